@@ -1,0 +1,274 @@
+"""Connect to a backend store with deadlines, without MLflow.
+
+Constructing an MLflow store migrates an old database silently, so whatever only wants to look goes
+through here.
+"""
+
+import importlib.util
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from mlflow_server.errors import (
+    BadInputError,
+    BusyError,
+    InternalError,
+    OpsError,
+    PermissionDeniedError,
+    SettingsError,
+    UnavailableError,
+)
+from mlflow_server.uris import DRIVERS, Dialect, StoreUri
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5
+APPLICATION_NAME = "mlflow-tracking-server"
+
+
+def require_driver(uri: StoreUri, *, setting: str = "MLFLOW_BACKEND_STORE_URI") -> str:
+    """The name of the installed driver that will serve a URI.
+
+    A URI that names no driver gets the first installed one, so `postgresql://` works with either
+    psycopg 3 or psycopg2.
+
+    Args:
+        uri: The store.
+        setting: The setting that holds it, for the message.
+
+    Raises:
+        SettingsError: No such driver is installed; says what to install.
+    """
+    known = DRIVERS[uri.dialect]
+    wanted = [uri.driver] if uri.driver else list(known)
+    for driver in wanted:
+        module, _ = known[driver]
+        if importlib.util.find_spec(module.partition(".")[0]) is not None:
+            return driver
+    module, package = known[wanted[0]]
+    raise SettingsError(
+        [f"{setting}: the driver for {uri.shown} is not installed (no module {module!r})"],
+        hint=f"pip install '{package}'",
+    )
+
+
+def driver_url(uri: StoreUri) -> str:
+    """The URI with its driver spelled out, as SQLAlchemy and MLflow must be given it."""
+    scheme, _, rest = uri.text.partition("://")
+    return f"{scheme.partition('+')[0]}+{require_driver(uri)}://{rest}"
+
+
+def connect_defaults(dialect: str, driver: str, application_name: str) -> dict[str, Any]:
+    """Connection arguments that every connection of ours and of MLflow's pools should have.
+
+    Args:
+        dialect: SQLAlchemy's dialect name.
+        driver: SQLAlchemy's driver name.
+        application_name: What `pg_stat_activity` shows.
+
+    Returns:
+        Arguments for the driver's `connect`; the operator's URI is stronger.
+    """
+    match dialect, driver:
+        case "postgresql", "psycopg" | "psycopg2":
+            return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": application_name}
+        case "mysql", "pymysql" | "mysqldb":
+            return {"connect_timeout": CONNECT_TIMEOUT_S}
+        case "mssql", "pyodbc":
+            return {"timeout": CONNECT_TIMEOUT_S}
+        case _:
+            return {}
+
+
+def create_engine(uri: StoreUri, *, application_name: str = APPLICATION_NAME) -> "Engine":
+    """An engine without a pool, for a command that opens few connections.
+
+    A SQLite file is opened for reading only: looking must not create or change a file.
+    """
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
+    if uri.is_sqlite:
+        return sqlalchemy.create_engine(
+            "sqlite://", creator=lambda: open_sqlite_read_only(uri), poolclass=NullPool
+        )
+    engine = sqlalchemy.create_engine(driver_url(uri), poolclass=NullPool)
+    defaults = connect_defaults(engine.dialect.name, engine.dialect.driver, application_name)
+
+    @sqlalchemy.event.listens_for(engine, "do_connect")
+    def _add_defaults(dialect: Any, record: Any, args: Any, parameters: dict[str, Any]) -> None:
+        for name, value in defaults.items():
+            parameters.setdefault(name, value)
+
+    return engine
+
+
+def open_sqlite_read_only(uri: StoreUri) -> sqlite3.Connection:
+    """Open the file of a SQLite store so that nothing can be written, created or switched."""
+    path = sqlite_path(uri)
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1, check_same_thread=False
+    )
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def sqlite_path(uri: StoreUri) -> Path:
+    """The absolute path of a SQLite store's file, links resolved."""
+    if uri.path is None:
+        raise ValueError("not a SQLite file")
+    return uri.path.expanduser().resolve()
+
+
+@contextmanager
+def connect(uri: StoreUri, *, application_name: str = APPLICATION_NAME) -> Iterator["Connection"]:
+    """A connection for looking; every failure comes out as an `OpsError` without credentials."""
+    engine = create_engine(uri, application_name=application_name)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except OpsError:
+        raise
+    except Exception as err:
+        failure = explain_failure(uri, err)
+        if failure is None:
+            raise
+        raise failure from None
+    finally:
+        engine.dispose()
+
+
+# Text of a driver's message (lower case) -> what it means. The first that fits counts.
+_REFUSED = (
+    "password authentication failed",
+    "no password supplied",
+    "access denied for user",
+    "login failed for user",
+    "no pg_hba.conf entry",
+    "permission denied",
+    "insufficient privilege",
+    "peer authentication failed",
+    "role ",
+)
+_NO_DATABASE = ("unknown database", "cannot open database", "database ")
+_UNREACHABLE = (
+    "could not connect",
+    "can't connect",
+    "connection refused",
+    "could not translate host name",
+    "failed to resolve host",
+    "name or service not known",
+    "timeout expired",
+    "timed out",
+    "connection timeout",
+    "no route to host",
+    "server closed the connection",
+    "lost connection",
+    "too many connections",
+    "too many clients",
+    "connection failed",
+    "connection to server",
+    "no such file or directory",
+)
+
+
+def explain_failure(uri: StoreUri, err: BaseException) -> OpsError | None:
+    """What a driver's error means for an operator; None when it is none of the driver's.
+
+    The driver's own words are used to judge, never repeated: some of them hold the URI.
+    """
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    if uri.is_sqlite:
+        original = err.orig if isinstance(err, DBAPIError) else err
+        return _explain_sqlite(uri, original) if isinstance(original, sqlite3.Error) else None
+    if isinstance(err, TimeoutError):
+        return UnavailableError(
+            f"{uri.shown}: no answer from the database within {CONNECT_TIMEOUT_S} s",
+            hint="check host, port and firewall; mlflow-server doctor looks again",
+        )
+    if not isinstance(err, SQLAlchemyError | OSError):
+        return None
+    text = str(getattr(err, "orig", None) or err).lower()
+    if any(words in text for words in _NO_DATABASE) and (
+        "does not exist" in text or "unknown database" in text or "cannot open database" in text
+    ):
+        return UnavailableError(
+            f"{uri.shown}: the server has no such database",
+            hint="create it first (CREATE DATABASE …), empty; serve then fills it",
+        )
+    if any(words in text for words in _REFUSED):
+        return PermissionDeniedError(
+            f"{uri.shown}: the database refuses these credentials",
+            hint="check user and password in MLFLOW_BACKEND_STORE_URI",
+        )
+    if any(words in text for words in _UNREACHABLE):
+        timed_out = "timeout" in text or "timed out" in text
+        reason = (
+            f"no answer within {CONNECT_TIMEOUT_S} s" if timed_out else _reason_unreachable(text)
+        )
+        return UnavailableError(
+            f"{uri.shown}: cannot reach the database: {reason}",
+            hint="check host, port and firewall; mlflow-server doctor looks again",
+        )
+    kind = type(getattr(err, "orig", None) or err).__name__
+    return UnavailableError(f"{uri.shown}: the database answered with an error ({kind})")
+
+
+def _reason_unreachable(text: str) -> str:
+    if "refused" in text:
+        return "connection refused"
+    if "resolve" in text or "translate host" in text or "not known" in text:
+        return "unknown host name"
+    if "too many" in text:
+        return "it has no free connection left"
+    return "connection failed"
+
+
+def _explain_sqlite(uri: StoreUri, err: sqlite3.Error) -> OpsError:
+    code = getattr(err, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    match primary:
+        case sqlite3.SQLITE_NOTADB:
+            return BadInputError(
+                f"{uri.shown}: the file is not a SQLite database",
+                hint="point MLFLOW_BACKEND_STORE_URI at another file, or restore a backup",
+            )
+        case sqlite3.SQLITE_CORRUPT:
+            return BadInputError(
+                f"{uri.shown}: the SQLite file is damaged", hint="restore it from a backup"
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return BusyError(
+                f"{uri.shown}: another program keeps the SQLite file locked",
+                hint="stop that program (fuser FILE names it), then try again",
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return PermissionDeniedError(f"{uri.shown}: the SQLite file is not writable")
+        case sqlite3.SQLITE_CANTOPEN:
+            return _explain_cannot_open(uri)
+        case sqlite3.SQLITE_FULL:
+            return UnavailableError(f"{uri.shown}: the disk is full")
+        case _:
+            return InternalError(f"{uri.shown}: SQLite failed ({type(err).__name__})")
+
+
+def _explain_cannot_open(uri: StoreUri) -> OpsError:
+    path = sqlite_path(uri)
+    if path.is_dir():
+        return BadInputError(f"{uri.shown}: this is a folder, not a SQLite file")
+    if not path.exists():
+        return UnavailableError(f"{uri.shown}: the file does not exist")
+    return PermissionDeniedError(f"{uri.shown}: the SQLite file cannot be opened")
+
+
+def is_dialect(connection: "Connection", dialect: Dialect) -> bool:
+    """True when a connection leads to that kind of database."""
+    return connection.dialect.name == dialect.value

@@ -1,0 +1,177 @@
+"""Which schema revision a store has, against the one this release needs. Read-only, no MLflow import.
+
+The revisions are read from the installed MLflow's migration scripts as text: importing MLflow to ask
+alembic costs more than a second.
+"""
+
+import functools
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_server.errors import InternalError, SchemaError
+from mlflow_server.store.engine import connect, sqlite_path
+from mlflow_server.uris import StoreUri
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_ASSIGNMENT = re.compile(r"^(revision|down_revision)(?:\s*:[^=]+)?\s*=\s*(.+?)\s*$", re.MULTILINE)
+OWN_TABLE_PREFIX = "tracking_server_"
+
+
+class SchemaState(StrEnum):
+    """How a store's schema stands to this release."""
+
+    EMPTY = "empty"
+    CURRENT = "current"
+    BEHIND = "behind"
+    UNKNOWN = "unknown"
+    FOREIGN = "foreign"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class SchemaStatus:
+    """What was found in `alembic_version` and around it.
+
+    Args:
+        state: The verdict.
+        current: The revision in the store, None when there is none.
+        head: The revision this release needs.
+        pending: Revisions between the two, oldest first.
+    """
+
+    state: SchemaState
+    current: str | None
+    head: str
+    pending: tuple[str, ...] = ()
+
+
+@functools.cache
+def migration_tree() -> Mapping[str, str | None]:
+    """Each revision of the installed MLflow with the revision before it (None for the first).
+
+    Raises:
+        InternalError: MLflow is not installed, or its migrations look different.
+    """
+    spec = importlib.util.find_spec("mlflow")
+    if spec is None or spec.origin is None:
+        raise InternalError("MLflow is not installed", hint="pip install mlflow==3.17.2")
+    tree: dict[str, str | None] = {}
+    for path in (Path(spec.origin).parent / "store/db_migrations/versions").glob("*.py"):
+        found = {name: text for name, text in _ASSIGNMENT.findall(path.read_text("utf-8"))}
+        if "revision" not in found:
+            continue
+        before = found.get("down_revision", "None")
+        tree[found["revision"].strip("\"'")] = None if before == "None" else before.strip("\"'")
+    if not tree:
+        raise InternalError("the migrations of the installed MLflow cannot be read")
+    return tree
+
+
+@functools.cache
+def head_revision() -> str:
+    """The revision that the installed MLflow needs.
+
+    Raises:
+        InternalError: The migrations do not end in exactly one revision.
+    """
+    tree = migration_tree()
+    heads = set(tree) - {before for before in tree.values() if before}
+    if len(heads) != 1:
+        raise InternalError(f"MLflow's migrations end in {len(heads)} revisions instead of one")
+    return heads.pop()
+
+
+def pending_after(revision: str | None) -> tuple[str, ...] | None:
+    """The revisions from `revision` up to head, oldest first; None when it is not known."""
+    tree = migration_tree()
+    if revision is not None and revision not in tree:
+        return None
+    pending: list[str] = []
+    at: str | None = head_revision()
+    while at is not None and at != revision:
+        pending.append(at)
+        at = tree[at]
+    return tuple(reversed(pending))
+
+
+def read_status(connection: "Connection") -> SchemaStatus:
+    """Judge the schema behind a connection. Only reads."""
+    import sqlalchemy
+
+    head = head_revision()
+    tables = {
+        name
+        for name in sqlalchemy.inspect(connection).get_table_names()
+        if not name.startswith(OWN_TABLE_PREFIX)
+    }
+    revisions: list[str] = []
+    if "alembic_version" in tables:
+        query = sqlalchemy.text("SELECT version_num FROM alembic_version")
+        revisions = [str(row[0]) for row in connection.execute(query)]
+    tables.discard("alembic_version")
+    if len(revisions) > 1:
+        return SchemaStatus(SchemaState.BROKEN, ", ".join(sorted(revisions)), head)
+    if not tables:
+        state = SchemaState.EMPTY if not revisions else SchemaState.BROKEN
+        return SchemaStatus(state, revisions[0] if revisions else None, head)
+    if not revisions or not {"experiments", "runs"} <= tables:
+        return SchemaStatus(SchemaState.FOREIGN, revisions[0] if revisions else None, head)
+    pending = pending_after(revisions[0])
+    if pending is None:
+        return SchemaStatus(SchemaState.UNKNOWN, revisions[0], head)
+    state = SchemaState.BEHIND if pending else SchemaState.CURRENT
+    return SchemaStatus(state, revisions[0], head, pending)
+
+
+def read_store_status(uri: StoreUri) -> SchemaStatus:
+    """Judge a store's schema; a SQLite file that is missing or has no bytes is empty.
+
+    Raises:
+        OpsError: The store cannot be reached or read; see `engine.explain_failure`.
+    """
+    if uri.is_sqlite:
+        path = sqlite_path(uri)
+        if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+            return SchemaStatus(SchemaState.EMPTY, None, head_revision())
+    with connect(uri) as connection:
+        return read_status(connection)
+
+
+def require_usable(status: SchemaStatus, uri: StoreUri) -> None:
+    """Let a store pass that is at head or empty.
+
+    Raises:
+        SchemaError: Anything else, with what to do.
+    """
+    match status.state:
+        case SchemaState.CURRENT | SchemaState.EMPTY:
+            return
+        case SchemaState.BEHIND:
+            raise SchemaError(
+                f"{uri.shown}: the schema is at revision {status.current}, "
+                f"{len(status.pending)} behind {status.head}, which this release needs",
+                hint="take a backup, then: mlflow-server upgrade",
+            )
+        case SchemaState.UNKNOWN:
+            raise SchemaError(
+                f"{uri.shown}: the schema revision {status.current} is not known to this release; "
+                "a newer MLflow wrote it",
+                hint="use the release that wrote it, or a newer one",
+            )
+        case SchemaState.BROKEN:
+            raise SchemaError(
+                f"{uri.shown}: alembic_version says {status.current!r}, which fits no MLflow store",
+                hint="restore the database from a backup",
+            )
+        case SchemaState.FOREIGN:
+            raise SchemaError(
+                f"{uri.shown}: the database holds tables of another application",
+                hint="give MLflow an empty database of its own",
+            )
