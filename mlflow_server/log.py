@@ -126,7 +126,7 @@ def configure_logging(
 
 
 def adopt_library_loggers(names: Iterable[str] = ("mlflow", "alembic", "uvicorn")) -> None:
-    """Take away the handlers that a library installed on import, so that ours is the only one.
+    """Take away the handlers and levels that a library set on import, so that ours are the only ones.
 
     MLflow 3.17.2 configures its own handlers on stderr in `mlflow/utils/logging_utils.py`.
     """
@@ -134,4 +134,5 @@ def adopt_library_loggers(names: Iterable[str] = ("mlflow", "alembic", "uvicorn"
         if any(name == prefix or name.startswith(prefix + ".") for prefix in names):
             logger = logging.getLogger(name)
             logger.handlers.clear()
+            logger.setLevel(logging.NOTSET)
             logger.propagate = True

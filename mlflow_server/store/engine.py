@@ -110,14 +110,43 @@ def create_engine(uri: StoreUri, *, application_name: str = APPLICATION_NAME) ->
     return engine
 
 
+def open_sqlite(uri: StoreUri, *, timeout_s: float) -> sqlite3.Connection:
+    """Open the existing file of a SQLite store for reading and writing, without making one.
+
+    Args:
+        uri: The store.
+        timeout_s: How long to wait for a lock, seconds.
+    """
+    name = f"file:{quote(str(sqlite_path(uri)))}?mode=rw"
+    return sqlite3.connect(name, uri=True, timeout=timeout_s, isolation_level=None)
+
+
 def open_sqlite_read_only(uri: StoreUri) -> sqlite3.Connection:
-    """Open the file of a SQLite store so that nothing can be written, created or switched."""
+    """Open the file of a SQLite store so that looking leaves no trace.
+
+    A file in WAL mode without its `-wal` is complete in itself and opened as immutable: otherwise
+    SQLite would leave `-wal` and `-shm` files beside it. One that a crash left with a journal is
+    opened for writing, which is how SQLite takes the unfinished transaction back.
+    """
     path = sqlite_path(uri)
-    connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1, check_same_thread=False
-    )
+    flag = "mode=ro"
+    if _is_wal(path) and not path.with_name(path.name + "-wal").exists():
+        flag = "immutable=1"
+    elif path.with_name(path.name + "-journal").exists():
+        flag = "mode=rw"
+    name = f"file:{quote(str(path))}?{flag}"
+    connection = sqlite3.connect(name, uri=True, timeout=1, check_same_thread=False)
     connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+def _is_wal(path: Path) -> bool:
+    """True when the file's header names WAL (bytes 18 and 19 are 2; sqlite.org/fileformat2)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(20)[18:20] == b"\x02\x02"
+    except OSError:
+        return False
 
 
 def sqlite_path(uri: StoreUri) -> Path:

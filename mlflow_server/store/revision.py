@@ -7,7 +7,7 @@ alembic costs more than a second.
 import functools
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -105,29 +105,39 @@ def read_status(connection: "Connection") -> SchemaStatus:
     """Judge the schema behind a connection. Only reads."""
     import sqlalchemy
 
-    head = head_revision()
     tables = {
         name
         for name in sqlalchemy.inspect(connection).get_table_names()
         if not name.startswith(OWN_TABLE_PREFIX)
     }
-    revisions: list[str] = []
-    if "alembic_version" in tables:
-        query = sqlalchemy.text("SELECT version_num FROM alembic_version")
-        revisions = [str(row[0]) for row in connection.execute(query)]
-    tables.discard("alembic_version")
-    if len(revisions) > 1:
-        return SchemaStatus(SchemaState.BROKEN, ", ".join(sorted(revisions)), head)
-    if not tables:
-        state = SchemaState.EMPTY if not revisions else SchemaState.BROKEN
-        return SchemaStatus(state, revisions[0] if revisions else None, head)
-    if not revisions or not {"experiments", "runs"} <= tables:
-        return SchemaStatus(SchemaState.FOREIGN, revisions[0] if revisions else None, head)
+    revisions = read_revisions(connection) if "alembic_version" in tables else []
+    return judge(tables, revisions)
+
+
+def read_revisions(connection: "Connection") -> list[str]:
+    """What `alembic_version` says: one revision in a sound store."""
+    import sqlalchemy
+
+    query = sqlalchemy.text("SELECT version_num FROM alembic_version")
+    return [str(row[0]) for row in connection.execute(query)]
+
+
+def judge(tables: Collection[str], revisions: Sequence[str]) -> SchemaStatus:
+    """The verdict on a store with these tables and these rows in `alembic_version`. Pure."""
+    head = head_revision()
+    current = ", ".join(sorted(revisions)) or None
+    content = set(tables) - {"alembic_version"}
+    if len(revisions) > 1 or (revisions and not content):
+        return SchemaStatus(SchemaState.BROKEN, current, head)
+    if not content:
+        return SchemaStatus(SchemaState.EMPTY, None, head)
+    if not revisions or not {"experiments", "runs"} <= content:
+        return SchemaStatus(SchemaState.FOREIGN, current, head)
     pending = pending_after(revisions[0])
     if pending is None:
-        return SchemaStatus(SchemaState.UNKNOWN, revisions[0], head)
+        return SchemaStatus(SchemaState.UNKNOWN, current, head)
     state = SchemaState.BEHIND if pending else SchemaState.CURRENT
-    return SchemaStatus(state, revisions[0], head, pending)
+    return SchemaStatus(state, current, head, pending)
 
 
 def read_store_status(uri: StoreUri) -> SchemaStatus:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,15 @@ log = logging.getLogger(__name__)
 INITIALISE_TIMEOUT_S = 60.0
 
 
-def initialise(uri: StoreUri) -> bool:
+def initialise(uri: StoreUri, finish: Callable[[], None] = lambda: None) -> bool:
     """Fill an empty store with this release's schema.
 
     Any number of servers may call this at once: one does it, the others wait for it. A kill at any
     moment leaves the store empty or complete (MySQL and SQL Server, which cannot undo DDL, excepted).
+
+    Args:
+        uri: The store.
+        finish: Called under the lock once the schema is there, by the one that made it.
 
     Returns:
         True when this call did it.
@@ -50,6 +55,7 @@ def initialise(uri: StoreUri) -> bool:
                     migrate_to_head(connection)
             finally:
                 engine.dispose()
+        finish()
         return True
 
 

@@ -1,0 +1,1 @@
+"""Uniform access to artifact destinations."""

@@ -1,0 +1,186 @@
+"""Entry point: finds the command, runs it, turns every failure into one sentence and an exit code."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import click
+
+from mlflow_server import __version__
+from mlflow_server.cli.shared import Context, common_options
+from mlflow_server.errors import ExitCode, OpsError, SettingsError
+from mlflow_server.log import Redactor
+from mlflow_server.platform import PlatformFlags
+from mlflow_server.report import Report
+
+PROGRAM = "mlflow-server"
+# Section -> command -> (module, one line). Modules are imported when their command runs.
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Run": {
+        "serve": ("serve", "Run the tracking server."),
+    },
+    "Inspect": {
+        "doctor": ("doctor", "Check everything the server needs, each finding with its fix."),
+        "settings": ("settings", "Show every setting: value, source, meaning."),
+        "help": ("help", "Explain a topic: exit-codes, settings, examples."),
+        "completion": ("completion", "Print a completion script for bash, zsh or fish."),
+    },
+}
+EPILOG = """\b
+Examples:
+  mlflow-server serve                        SQLite and a local folder
+  mlflow-server doctor --json                for machines
+  mlflow-server help exit-codes
+
+Common options may stand before or after the command. Settings come from options, the environment,
+a secrets folder or anaconda-project.yml: see `mlflow-server settings`."""
+
+
+class Commands(click.Group):
+    """The command group: grouped help, commands imported on demand, near misses named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of the help."""
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command and take its `command`."""
+        for section in COMMANDS.values():
+            if cmd_name in section:
+                module = importlib.import_module(f"mlflow_server.cli.{section[cmd_name][0]}")
+                command: click.Command = module.command
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one was probably meant."""
+        name = args[0]
+        if name not in self.list_commands(ctx):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{hint}")
+        context = ctx.ensure_object(Context)
+        context.command = name
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by section, without importing any."""
+        for section, commands in COMMANDS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, line) for name, (_, line) in commands.items()])
+
+
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, help="Show versions and exit.",
+    callback=lambda ctx, _parameter, value: _show_version(ctx) if value else None,
+)  # fmt: skip
+@common_options
+def cli() -> None:
+    """A tracking server for MLflow, and everything around it that keeps it running."""
+
+
+def _show_version(ctx: click.Context) -> None:
+    from importlib.metadata import version
+
+    click.echo(f"{PROGRAM} {__version__} (MLflow {version('mlflow')})")
+    ctx.exit()
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command line and exit.
+
+    Args:
+        arguments: Without the program name; by default those of this process.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    platform, rest = PlatformFlags.take_from(arguments)
+    context = Context(platform=platform)
+    try:
+        code = _run(rest, context)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted; Python must not flush into the pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = int(ExitCode.OK)
+    raise SystemExit(code)
+
+
+def _run(arguments: list[str], context: Context) -> int:
+    try:
+        result = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=context)
+        return result if isinstance(result, int) else int(ExitCode.OK)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(ExitCode.OK)
+    except click.ClickException as err:
+        return _report_usage(err, context)
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        return int(ExitCode.INTERRUPTED)
+    except OpsError as err:
+        return _report_failure(err, context)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+        return int(ExitCode.INTERRUPTED)
+    except Exception as err:
+        if context.debug:
+            raise
+        failure = OpsError(
+            f"unexpected {type(err).__name__} in {context.command or PROGRAM}",
+            hint="run it again with --debug for the traceback, and report it",
+        )
+        failure.exit_code = ExitCode.INTERNAL
+        return _report_failure(failure, context)
+
+
+def _report_usage(err: click.ClickException, context: Context) -> int:
+    code = int(ExitCode.USAGE) if isinstance(err, click.UsageError) else err.exit_code
+    if context.json:
+        failure = OpsError(err.format_message())
+        failure.exit_code = ExitCode.USAGE
+        _echo_failure_document(failure, context)
+    err.show()
+    return code
+
+
+def _report_failure(err: OpsError, context: Context) -> int:
+    if context.debug:
+        import traceback
+
+        traceback.print_exc()
+    redact = _redactor(context)
+    lines = err.problems if isinstance(err, SettingsError) else [err.message]
+    for line in lines:
+        click.echo(f"Error: {redact(line)}", err=True)
+    if err.hint:
+        click.echo(f"Try: {redact(err.hint)}", err=True)
+    if context.json:
+        _echo_failure_document(err, context)
+    return int(err.exit_code)
+
+
+def _redactor(context: Context) -> Redactor:
+    return Redactor(context.settings.secret_values if context.settings else ())
+
+
+def _echo_failure_document(err: OpsError, context: Context) -> None:
+    report = Report(
+        command=context.command,
+        started_at=context.started_at,
+        finished_at=datetime.now(UTC),
+        exit_code=err.exit_code,
+        error=err,
+    )
+    click.echo(report.as_json())

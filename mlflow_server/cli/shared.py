@@ -1,0 +1,233 @@
+"""What every command shares: options, the context, running one and rendering its report."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from mlflow_server.errors import ExitCode
+from mlflow_server.platform import PlatformFlags
+from mlflow_server.report import Item, Report, Status
+from mlflow_server.settings import Definition, LoadedSettings, iter_definitions, load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MARKS = {Status.OK: "ok", Status.WARNING: "warn", Status.FAILED: "FAIL", Status.SKIPPED: "skip"}
+_COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red", Status.SKIPPED: ""}
+
+
+@dataclass
+class Context:
+    """What the common options say, wherever on the command line they stood.
+
+    Args:
+        platform: Flags of the platform, taken off the command line before click saw it.
+        json: One JSON document on stdout instead of text.
+        log_format: `text` or `json` when given, else the setting decides.
+        verbosity: -1 quiet, 0 normal, 1 and 2 more and more.
+        color: `auto`, `always` or `never`.
+        debug: Show tracebacks.
+        command: The command being run, for its report.
+        started_at: When.
+        settings: Once loaded.
+    """
+
+    platform: PlatformFlags = field(default_factory=PlatformFlags)
+    json: bool = False
+    log_format: str | None = None
+    verbosity: int = 0
+    color: str = "auto"
+    debug: bool = False
+    command: str = ""
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    settings: LoadedSettings | None = None
+
+    def wants_color(self) -> bool:
+        """Colours only for people: a terminal, unless told otherwise by option or environment."""
+        if self.color != "auto":
+            return self.color == "always"
+        if os.environ.get("NO_COLOR"):
+            return False
+        if os.environ.get("FORCE_COLOR"):
+            return True
+        return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+pass_context = click.make_pass_decorator(Context, ensure=True)
+
+
+def common_options(function: F) -> F:
+    """Options that every command has, before or after its name."""
+
+    def remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+        def callback(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+            context = ctx.ensure_object(Context)
+            if value not in (None, False, 0):
+                setattr(context, name, value)
+
+        return callback
+
+    def quiet(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.ensure_object(Context).verbosity = -1
+
+    options: list[Callable[[F], F]] = [
+        click.option(
+            "--json",
+            is_flag=True,
+            expose_value=False,
+            callback=remember("json"),
+            help="Print one JSON document on stdout.",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            expose_value=False,
+            callback=remember("log_format"),
+            help="Log lines for people or machines. [env: TRACKING_SERVER_LOG_FORMAT]",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            expose_value=False,
+            callback=remember("verbosity"),
+            help="More log lines; twice for those of libraries.",
+        ),
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=quiet,
+            help="Only warnings and errors.",
+        ),
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            expose_value=False,
+            callback=remember("color"),
+            help="Colours; auto looks at the terminal, NO_COLOR and FORCE_COLOR.",
+        ),
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            callback=remember("debug"),
+            help="Show the traceback of an error.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@functools.cache
+def _definitions() -> Mapping[str, Definition]:
+    return {definition.setting.name: definition for definition in iter_definitions()}
+
+
+def setting_options(*names: str) -> Callable[[F], F]:
+    """Options for settings, by setting name; their texts reach the command as `options`.
+
+    Values stay text: `settings.py` judges them like those from every other source.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            given = {name: kwargs.pop(_parameter(name)) for name in names}
+            kwargs["options"] = {name: text for name, text in given.items() if text is not None}
+            return function(*args, **kwargs)
+
+        decorated: Any = wrapper
+        for name in reversed(names):
+            decorated = _setting_option(_definitions()[name])(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _parameter(name: str) -> str:
+    return name.lower()
+
+
+def _setting_option(definition: Definition) -> Callable[[Any], Any]:
+    setting = definition.setting
+    if setting.option is None:
+        raise ValueError(f"{setting.name} has no option")
+    default = definition.default_text
+    text = f"{setting.meaning} [env: {setting.name}]" + (f" [default: {default}]" if default else "")
+    if isinstance(definition.default, bool):
+        flags = f"{setting.option}/--no-{setting.option.removeprefix('--')}"
+
+        def as_text(_ctx: click.Context, _parameter: click.Parameter, value: bool | None) -> Any:
+            return None if value is None else str(value).lower()
+
+        return click.option(flags, _parameter(setting.name), default=None, callback=as_text, help=text)
+    metavar = "URI" if "URI" in setting.name else "TEXT"
+    return click.option(setting.option, _parameter(setting.name), metavar=metavar, help=text)
+
+
+def load(context: Context, options: Mapping[str, str] | None = None) -> LoadedSettings:
+    """Load the settings of a command and set up its logging accordingly."""
+    from mlflow_server.log import configure_logging
+
+    given = dict(options or {})
+    if context.log_format:
+        given["TRACKING_SERVER_LOG_FORMAT"] = context.log_format
+    loaded = load_settings(options=given, platform=context.platform)
+    context.settings = loaded
+    configure_logging(
+        log_format=loaded.settings.log.format,
+        verbosity=context.verbosity,
+        secrets=loaded.secret_values,
+    )
+    return loaded
+
+
+def make_report(
+    context: Context,
+    items: Iterable[Item] = (),
+    *,
+    exit_code: ExitCode = ExitCode.OK,
+    warnings: Iterable[str] = (),
+    data: Mapping[str, Any] | None = None,
+) -> Report:
+    """The report of the command that is running, finished now."""
+    return Report(
+        command=context.command,
+        started_at=context.started_at,
+        finished_at=datetime.now(UTC),
+        exit_code=exit_code,
+        items=tuple(items),
+        warnings=tuple(warnings),
+        data=data or {},
+    )
+
+
+def echo_items(context: Context, report: Report) -> None:
+    """Print a report's items as text, one a line with its fix below, and a total at the end."""
+    color = context.wants_color()
+    width = max((len(item.name) for item in report.items), default=0)
+    for item in report.items:
+        mark = click.style(f"{_MARKS[item.status]:<4}", fg=_COLOURS[item.status] or None)
+        click.echo(f"{mark} {item.name:<{width}}  {item.detail}", color=color)
+        if item.fix:
+            click.echo(f"{'':5}{'':{width}}  fix: {item.fix}", color=color)
+    counts = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
+    click.echo(f"{len(report.items)} checks: {counts}", color=color)
+
+
+def finish(context: Context, report: Report, render: Callable[[Context, Report], None]) -> None:
+    """Print a report in the form that was asked for and end with its exit code."""
+    if context.json:
+        click.echo(report.as_json())
+    else:
+        render(context, report)
+    raise SystemExit(int(report.exit_code))

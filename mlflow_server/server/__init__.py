@@ -1,0 +1,1 @@
+"""Launch MLflow's own app well."""

@@ -1,0 +1,188 @@
+"""The ASGI app: MLflow's own FastAPI app with our middleware in front.
+
+The only module of the server that imports MLflow; `environment.py` must be in force before.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_server.log import adopt_library_loggers
+from mlflow_server.server.environment import mlflow_uri
+from mlflow_server.server.front import App, Front
+from mlflow_server.server.health import Readiness, livez, state_file_in
+from mlflow_server.server.observe import Observe, flask_route, note_route
+from mlflow_server.server.plan import LaunchPlan
+from mlflow_server.store.engine import connect_defaults
+
+if TYPE_CHECKING:
+    from mlflow_server.server.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+def import_mlflow() -> None:
+    """Import MLflow's server once, in the process that all workers are forked from.
+
+    Only defines things: stores, engines and threads come to life in the workers (`start_worker`).
+    """
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.server.fastapi_app  # noqa: F401
+    adopt_library_loggers()
+
+
+def create_app(plan: LaunchPlan, runtime_folder: Path, metrics: "Metrics | None") -> App:
+    """Put our middleware in front of MLflow's app.
+
+    Args:
+        plan: The launch.
+        runtime_folder: Shared by the workers of this server.
+        metrics: Where to count requests, when `/metrics` is wanted.
+
+    Returns:
+        The app that the workers serve.
+    """
+    from mlflow.server import app as flask_app
+    from mlflow.server.fastapi_app import app as fastapi_app
+
+    flask_app.before_request_funcs.setdefault(None, []).insert(0, _note_flask_route)
+    _spare_middleware(fastapi_app)
+    _add_worker_lifespan(fastapi_app, plan, metrics)
+    probes: dict[str, App] = {
+        "/livez": livez,
+        "/readyz": Readiness(plan, state_file_in(runtime_folder)),
+    }
+    if metrics is not None:
+        probes["/metrics"] = metrics
+    front = Front(fastapi_app, plan, probes)
+    return Observe(front, metrics, log_requests=plan.access_log)
+
+
+def _note_flask_route() -> None:
+    from flask import request
+
+    if request.url_rule is not None:
+        note_route(flask_route(request.url_rule.rule))
+
+
+def _spare_middleware(fastapi_app: Any) -> None:
+    """Run MLflow's two function middlewares only for the requests that they are for.
+
+    Starlette wraps each in a task group and two memory streams, about a third of what a small
+    request costs outside Flask. One times `/gateway/` calls and passes all others through. The other
+    sets the workspace from a header; without workspaces and without the header Flask's own hook
+    (`workspace_before_request_handler`) does the same, and native routes use no workspace.
+
+    Source: MLflow 3.17.2 `server/fastapi_app.py`; `tests/integration/test_app.py` watches it.
+    """
+    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
+
+    def is_gateway(scope: Any) -> bool:
+        return bool(scope["path"].startswith("/gateway"))
+
+    def names_workspace(scope: Any) -> bool:
+        return any(name == b"x-mlflow-workspace" for name, _ in scope["headers"])
+
+    conditions: dict[str, Callable[[Any], bool]] = {"gateway_timing_middleware": is_gateway}
+    if not MLFLOW_ENABLE_WORKSPACES.get():
+        conditions["workspace_context_middleware"] = names_workspace
+    for middleware in fastapi_app.user_middleware:
+        dispatch = middleware.kwargs.get("dispatch")
+        condition = conditions.get(getattr(dispatch, "__name__", ""))
+        if condition is not None:
+            middleware.kwargs = {"inner": middleware.cls, "condition": condition, **middleware.kwargs}
+            middleware.cls = _OnlyIf
+
+
+class _OnlyIf:
+    """A middleware that steps aside unless a condition on the scope holds."""
+
+    def __init__(
+        self, app: App, inner: Callable[..., App], condition: Callable[[Any], bool], **kwargs: Any
+    ) -> None:
+        self._app = app
+        self._inner = inner(app, **kwargs)
+        self._condition = condition
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        chosen = self._inner if self._condition(scope) else self._app
+        return chosen(scope, receive, send)
+
+
+def _add_worker_lifespan(fastapi_app: Any, plan: LaunchPlan, metrics: "Metrics | None") -> None:
+    mlflow_lifespan = fastapi_app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[Any]:
+        import anyio.to_thread
+
+        anyio.to_thread.current_default_thread_limiter().total_tokens = plan.threads
+        engines = await asyncio.to_thread(start_worker, plan)
+        pools = [engine.pool for engine in engines]
+        watching = asyncio.create_task(metrics.watch_pools(pools)) if metrics else None
+        try:
+            async with mlflow_lifespan(app) as state:
+                yield state
+        finally:
+            if watching is not None:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
+            for engine in engines:
+                await asyncio.to_thread(engine.dispose)
+
+    fastapi_app.router.lifespan_context = lifespan
+
+
+def start_worker(plan: LaunchPlan) -> list[Any]:
+    """Open the stores, so that the first request finds them and a broken one shows at start.
+
+    Returns:
+        The database engines of this worker.
+    """
+    import mlflow.store.db.utils as mlflow_db
+    from mlflow.store.jobs.sqlalchemy_store import SqlAlchemyJobStore
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
+
+    # Ten attempts would keep a client waiting for 100 s; /readyz and the platform handle outages.
+    mlflow_db.MAX_RETRY_COUNT = 2
+    # MLflow keeps one pool per kind of store for the very same database.
+    RegistryStore._engine_map = TrackingStore._engine_map
+    SqlAlchemyJobStore._engine_map = TrackingStore._engine_map
+    _give_connections_defaults()
+    open_stores(plan)
+    return list(TrackingStore._engine_map.values())
+
+
+def open_stores(plan: LaunchPlan) -> None:
+    """Construct MLflow's stores; on a new store this makes the experiment `Default`."""
+    from mlflow.server import handlers
+
+    store = mlflow_uri(plan.store)
+    handlers.initialize_backend_stores(
+        store,
+        mlflow_uri(plan.registry) if plan.registry else store,
+        plan.default_artifact_root,
+        read_replica_backend_store_uri=mlflow_uri(plan.read_replica) if plan.read_replica else None,
+    )
+
+
+def _give_connections_defaults() -> None:
+    """Deadlines and a name for every connection that MLflow's engines open in this process."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    @event.listens_for(Engine, "do_connect")
+    def _add_defaults(dialect: Any, record: Any, args: Any, parameters: dict[str, Any]) -> None:
+        for name, value in connect_defaults(
+            dialect.name, dialect.driver, "mlflow-tracking-server"
+        ).items():
+            parameters.setdefault(name, value)

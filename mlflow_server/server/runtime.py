@@ -1,0 +1,58 @@
+"""A folder for the life of one server: metrics of its workers, the last artifact probe.
+
+The folder's lock is held by the server, so that the next start can tell and remove what a killed
+one left.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_PREFIX = "mlflow-server-run-"
+
+
+class RuntimeFolder:
+    """Made by the supervisor before it forks; the workers inherit the path.
+
+    Args:
+        base: Where to make it; the temporary folder by default.
+    """
+
+    def __init__(self, base: Path | None = None) -> None:
+        base = base or Path(tempfile.gettempdir())
+        _remove_stale(base)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        self._owner = os.getpid()
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    @property
+    def metrics(self) -> Path:
+        """Where the workers keep their metrics."""
+        folder = self.path / "metrics"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def remove(self) -> None:
+        """Remove the folder; in a forked worker this does nothing."""
+        if os.getpid() == self._owner:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _remove_stale(base: Path) -> None:
+    for folder in base.glob(f"{_PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.geteuid():
+                continue
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
