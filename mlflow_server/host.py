@@ -1,4 +1,4 @@
-"""Facts about this machine: usable cores, file systems, the project folder. Reads /proc and /sys."""
+"""Facts about this machine: usable cores, file systems. Reads /proc and /sys."""
 
 import math
 import os

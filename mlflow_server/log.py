@@ -56,7 +56,7 @@ class _Formatter(logging.Formatter):
         super().__init__()
         self._redact = redact
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return render_time(datetime.fromtimestamp(record.created, UTC))
 
 
@@ -126,7 +126,7 @@ def configure_logging(
 
 
 def adopt_library_loggers(names: Iterable[str] = ("mlflow", "alembic", "uvicorn")) -> None:
-    """Take away the handlers and levels that a library set on import, so that ours are the only ones.
+    """Take away the handlers and levels that a library set on import; ours are the only ones.
 
     MLflow 3.17.2 configures its own handlers on stderr in `mlflow/utils/logging_utils.py`.
     """

@@ -15,7 +15,9 @@ def tree_of(root: int) -> list[int]:
             continue
         with contextlib.suppress(OSError, IndexError, ValueError):
             # The command name in brackets may hold anything; the fields after it do not.
-            fields = (entry / "stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
+            fields = (
+                (entry / "stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
+            )
             children.setdefault(int(fields[1]), []).append(int(entry.name))
     found = [root]
     for pid in found:

@@ -1,4 +1,4 @@
-"""Entry point: finds the command, runs it, turns every failure into one sentence and an exit code."""
+"""Entry point: find the command, run it, turn a failure into one sentence and an exit code."""
 
 import difflib
 import importlib

@@ -18,7 +18,8 @@ Examples:
   MLFLOW_BACKEND_STORE_URI=postgresql://mlflow@db/mlflow mlflow-server serve --workers 4
 
 Give passwords by environment or secret, not as an option. Stops with exit code 0 on SIGTERM or
-Ctrl-C, after requests in flight have had time to finish. /livez, /readyz and /health answer probes."""
+Ctrl-C, after requests in flight have had time to finish. /livez, /readyz and /health answer
+probes."""
 
 
 @click.command("serve", epilog=EPILOG)

@@ -13,7 +13,8 @@ import click
 from mlflow_server.errors import ExitCode
 from mlflow_server.platform import PlatformFlags
 from mlflow_server.report import Item, Report, Status
-from mlflow_server.settings import Definition, LoadedSettings, iter_definitions, load_settings
+from mlflow_server.settings.load import LoadedSettings, load_settings
+from mlflow_server.settings.model import Definition, iter_definitions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -162,14 +163,18 @@ def _setting_option(definition: Definition) -> Callable[[Any], Any]:
     if setting.option is None:
         raise ValueError(f"{setting.name} has no option")
     default = definition.default_text
-    text = f"{setting.meaning} [env: {setting.name}]" + (f" [default: {default}]" if default else "")
+    text = f"{setting.meaning} [env: {setting.name}]" + (
+        f" [default: {default}]" if default else ""
+    )
     if isinstance(definition.default, bool):
         flags = f"{setting.option}/--no-{setting.option.removeprefix('--')}"
 
         def as_text(_ctx: click.Context, _parameter: click.Parameter, value: bool | None) -> Any:
             return None if value is None else str(value).lower()
 
-        return click.option(flags, _parameter(setting.name), default=None, callback=as_text, help=text)
+        return click.option(
+            flags, _parameter(setting.name), default=None, callback=as_text, help=text
+        )
     metavar = "URI" if "URI" in setting.name else "TEXT"
     return click.option(setting.option, _parameter(setting.name), metavar=metavar, help=text)
 

@@ -76,7 +76,7 @@ def _spare_middleware(fastapi_app: Any) -> None:
     """Run MLflow's two function middlewares only for the requests that they are for.
 
     Starlette wraps each in a task group and two memory streams, about a third of what a small
-    request costs outside Flask. One times `/gateway/` calls and passes all others through. The other
+    request costs outside Flask. One times `/gateway/` calls and passes all others on. The other
     sets the workspace from a header; without workspaces and without the header Flask's own hook
     (`workspace_before_request_handler`) does the same, and native routes use no workspace.
 
@@ -97,7 +97,11 @@ def _spare_middleware(fastapi_app: Any) -> None:
         dispatch = middleware.kwargs.get("dispatch")
         condition = conditions.get(getattr(dispatch, "__name__", ""))
         if condition is not None:
-            middleware.kwargs = {"inner": middleware.cls, "condition": condition, **middleware.kwargs}
+            middleware.kwargs = {
+                "inner": middleware.cls,
+                "condition": condition,
+                **middleware.kwargs,
+            }
             middleware.cls = _OnlyIf
 
 

@@ -52,5 +52,5 @@ def server_environment(plan: LaunchPlan) -> dict[str, str]:
 
 
 def mlflow_uri(uri: StoreUri) -> str:
-    """MLflow tells SQLite by the beginning `sqlite:///`; other URIs get their driver spelled out."""
+    """MLflow knows SQLite by `sqlite:///`; the other URIs get their driver spelled out."""
     return uri.text if uri.is_sqlite else driver_url(uri)

@@ -137,7 +137,8 @@ class Front:
 
 
 def _is_same_origin(scope: Scope, origin: bytes, host: bytes) -> bool:
-    return origin.lower() == scope.get("scheme", "http").encode() + b"://" + host.lower()
+    scheme: str = scope.get("scheme", "http")
+    return origin.lower() == scheme.encode() + b"://" + host.lower()
 
 
 def _wrong_host(host: bytes) -> bytes:

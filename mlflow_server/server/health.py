@@ -163,4 +163,3 @@ async def send_json(send: Send, status: int, document: object) -> None:
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-

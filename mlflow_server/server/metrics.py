@@ -115,7 +115,7 @@ class Metrics:
 
     def worker_died(self, pid: int) -> None:
         """Forget the gauges of a worker; its counters stay, so that totals never fall."""
-        mark_process_dead(pid, path=str(self._folder))
+        mark_process_dead(pid, path=str(self._folder))  # type: ignore[no-untyped-call]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI app behind `/metrics`."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mlflow_server.settings import LoadedSettings, ServerSettings, Source
+from mlflow_server.settings.load import LoadedSettings, Source
+from mlflow_server.settings.model import ServerSettings
 from mlflow_server.uris import (
     ArtifactScheme,
     ArtifactUri,

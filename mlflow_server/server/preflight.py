@@ -4,6 +4,7 @@ Each check takes 5 s at most and they run side by side. Nothing is created or ch
 """
 
 import errno
+import functools
 import logging
 import os
 import socket
@@ -73,7 +74,7 @@ def check_all(plan: LaunchPlan, environ: Mapping[str, str]) -> Preflight:
     listener = bind(plan.host, plan.port)
     try:
         started = [
-            (uri, start_within(CONNECT_TIMEOUT_S + 0.5, lambda uri=uri: check_store(uri)))
+            (uri, start_within(CONNECT_TIMEOUT_S + 0.5, functools.partial(check_store, uri)))
             for uri in plan.stores
         ]
         destination = None

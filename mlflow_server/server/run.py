@@ -179,7 +179,7 @@ def _make_destination(uri: ArtifactUri) -> None:
 
 
 def _switch_to_wal(uri: StoreUri) -> None:
-    """Let readers and a writer work side by side; stays in the file. Busy files stay as they are."""
+    """Let readers and a writer work side by side. A file that is busy stays as it is."""
     connection = open_sqlite(uri, timeout_s=2)
     try:
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
@@ -200,7 +200,7 @@ def _settle_memory() -> None:
 
 def threads_of_this_process() -> int:
     """Native threads, those that libraries started included."""
-    return len(os.listdir("/proc/self/task"))
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
 class _Logger(GunicornLogger):  # type: ignore[misc]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from mlflow_server.host import file_system_of, usable_cores
 from mlflow_server.server.plan import Facts
-from mlflow_server.settings import Settings, installed_artifact_schemes
+from mlflow_server.settings.kinds import installed_artifact_schemes
+from mlflow_server.settings.model import Settings
 from mlflow_server.uris import parse_artifacts_destination, parse_store_uri
 
 
@@ -17,7 +18,9 @@ def survey(settings: Settings, project_dir: Path | None) -> Facts:
     """
     schemes = installed_artifact_schemes()
     store = parse_store_uri(settings.store.backend_store_uri.get_secret_value())
-    destination = parse_artifacts_destination(settings.artifacts.destination, plugin_schemes=schemes)
+    destination = parse_artifacts_destination(
+        settings.artifacts.destination, plugin_schemes=schemes
+    )
     return Facts(
         usable_cores=usable_cores(),
         plugin_schemes=schemes,

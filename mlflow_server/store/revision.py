@@ -1,7 +1,7 @@
-"""Which schema revision a store has, against the one this release needs. Read-only, no MLflow import.
+"""Which schema revision a store has, and which one this release needs. Only reads.
 
-The revisions are read from the installed MLflow's migration scripts as text: importing MLflow to ask
-alembic costs more than a second.
+The revisions are taken from the installed MLflow's migration scripts as text: importing MLflow to
+ask alembic costs more than a second.
 """
 
 import functools
@@ -64,7 +64,7 @@ def migration_tree() -> Mapping[str, str | None]:
         raise InternalError("MLflow is not installed", hint="pip install mlflow==3.17.2")
     tree: dict[str, str | None] = {}
     for path in (Path(spec.origin).parent / "store/db_migrations/versions").glob("*.py"):
-        found = {name: text for name, text in _ASSIGNMENT.findall(path.read_text("utf-8"))}
+        found = dict(_ASSIGNMENT.findall(path.read_text("utf-8")))
         if "revision" not in found:
             continue
         before = found.get("down_revision", "None")

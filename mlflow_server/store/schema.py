@@ -26,7 +26,7 @@ def initialise(uri: StoreUri, finish: Callable[[], None] = lambda: None) -> bool
     """Fill an empty store with this release's schema.
 
     Any number of servers may call this at once: one does it, the others wait for it. A kill at any
-    moment leaves the store empty or complete (MySQL and SQL Server, which cannot undo DDL, excepted).
+    moment leaves the store empty or complete, but for MySQL and SQL Server, which cannot undo DDL.
 
     Args:
         uri: The store.

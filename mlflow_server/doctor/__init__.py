@@ -1,0 +1,1 @@
+"""Check everything the server needs, without changing anything."""

@@ -1,0 +1,102 @@
+"""The folder of secrets, one file each, as AE5 mounts it; and which texts must never be shown."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from mlflow_server.settings.model import Settings, iter_definitions
+from mlflow_server.uris import credentials_in
+
+_MAX_SECRET_BYTES = 1024 * 1024
+# Beside our own settings: what MLflow and the client libraries below it read from the environment.
+_SECRET_NAMES = re.compile(
+    r"^(MLFLOW_|TRACKING_SERVER_|AWS_|AZURE_|GOOGLE_|PG)[A-Z0-9_]+$"
+    r"|^(REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|SSL_CERT_FILE|SSL_CERT_DIR)$"
+    r"|^(HTTPS?_PROXY|ALL_PROXY|NO_PROXY|https?_proxy|all_proxy|no_proxy)$"
+)
+_NEVER_FROM_SECRETS = frozenset({"TRACKING_SERVER_SECRETS_DIR", "TRACKING_SERVER_EXTRA_SECRETS"})
+_NOT_CREDENTIALS = re.compile(
+    r"^(AWS_(DEFAULT_)?REGION|AWS_PROFILE|GOOGLE_CLOUD_PROJECT|PG(HOST|PORT|USER|DATABASE|SSLMODE))$"
+    r"|(_CA_BUNDLE|SSL_CERT_FILE|SSL_CERT_DIR|NO_PROXY|no_proxy|_ENDPOINT_URL|_FILE|_URL)$"
+)
+
+
+def read_secrets(
+    folder: Path, names: set[str], extra: frozenset[str], problems: list[str]
+) -> dict[str, str]:
+    """The secrets that concern us, by name, without trailing newline; empty ones are left out."""
+    wanted = names - _NEVER_FROM_SECRETS
+    secrets: dict[str, str] = {}
+    try:
+        entries = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as err:
+        problems.append(f"{folder}: cannot read the secrets folder: {err.strerror}")
+        return {}
+    for path in entries:
+        name = path.name
+        if name in _NEVER_FROM_SECRETS or name.startswith("."):
+            continue
+        if not (name in wanted or name in extra or _SECRET_NAMES.match(name)):
+            continue
+        text = _read_secret(path, problems)
+        if text:
+            secrets[name] = text
+    return secrets
+
+
+def _read_secret(path: Path, problems: list[str]) -> str | None:
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            content = file.read(_MAX_SECRET_BYTES + 1)
+    except OSError as err:
+        problems.append(f"{path.name} (secret): cannot read {path}: {err.strerror}")
+        return None
+    if len(content) > _MAX_SECRET_BYTES:
+        problems.append(f"{path.name} (secret): {path} is longer than 1 MiB; write the value alone")
+        return None
+    if b"\0" in content:
+        problems.append(f"{path.name} (secret): {path} holds a NUL byte; write plain text")
+        return None
+    try:
+        return content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        problems.append(f"{path.name} (secret): {path} is not UTF-8 text; write plain text")
+        return None
+
+
+def secret_values(
+    settings: Settings, environ: Mapping[str, str], secrets: Mapping[str, str]
+) -> frozenset[str]:
+    """Every text that must never be printed.
+
+    Args:
+        settings: Checked settings.
+        environ: The process environment; what client libraries take credentials from counts too.
+        secrets: What was read from the secrets folder.
+    """
+    names = {definition.setting.name for definition in iter_definitions()}
+    values: set[str] = set()
+    for definition in iter_definitions():
+        value = getattr(getattr(settings, definition.group), definition.field)
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value()
+            values |= credentials_in(text) if "://" in text else {text}
+        elif isinstance(value, str):
+            values |= credentials_in(value)
+    outside = {
+        name: text
+        for name, text in environ.items()
+        if name not in names and (_SECRET_NAMES.match(name) or name in settings.secrets.extra)
+    }
+    for name, text in {**outside, **secrets}.items():
+        if "://" in text:
+            values |= credentials_in(text)
+        elif name not in names and not _NOT_CREDENTIALS.search(name) and len(text) >= 6:
+            values.add(text)
+    return frozenset(value for value in values if value)
