@@ -28,8 +28,7 @@ from mlflow_server.server.preflight import bind
 from mlflow_server.settings.load import LoadedSettings
 from mlflow_server.store.engine import (
     connect,
-    explain_failure,
-    open_sqlite_read_only,
+    is_wal,
     require_driver,
     sqlite_path,
 )
@@ -222,17 +221,10 @@ def check_sqlite(_: LoadedSettings, plan: LaunchPlan, __: Mapping[str, str]) -> 
         return Item("sqlite", Status.WARNING, detail, "move to PostgreSQL", facts)
     if not path.exists() or path.stat().st_size == 0:
         return Item("sqlite", Status.OK, f"no database in {path} yet", facts=facts)
-    try:
-        connection = open_sqlite_read_only(plan.store)
-        try:
-            mode = str(connection.execute("PRAGMA journal_mode").fetchone()[0])
-        finally:
-            connection.close()
-    except Exception as err:
-        raise explain_failure(plan.store, err) or err from None
+    mode = "wal" if is_wal(path) else "rollback"
     facts["journal_mode"] = mode
     detail = f"journal mode {mode}, on {place.kind or 'an unknown file system'}"
-    if mode != "wal" and mode != "off":
+    if mode != "wal":
         detail += "; serve switches it to wal"
     return Item("sqlite", Status.OK, detail, facts=facts)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_server.log import adopt_library_loggers
+from mlflow_server.server import tuning
 from mlflow_server.server.environment import mlflow_uri
 from mlflow_server.server.front import App, Front
 from mlflow_server.server.health import Readiness, livez, state_file_in
 from mlflow_server.server.observe import Observe, flask_route, note_route
 from mlflow_server.server.plan import LaunchPlan
-from mlflow_server.store.engine import connect_defaults
 
 if TYPE_CHECKING:
     from mlflow_server.server.metrics import Metrics
@@ -151,19 +151,14 @@ def start_worker(plan: LaunchPlan) -> list[Any]:
     Returns:
         The database engines of this worker.
     """
-    import mlflow.store.db.utils as mlflow_db
-    from mlflow.store.jobs.sqlalchemy_store import SqlAlchemyJobStore
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
-
-    # Ten attempts would keep a client waiting for 100 s; /readyz and the platform handle outages.
-    mlflow_db.MAX_RETRY_COUNT = 2
-    # MLflow keeps one pool per kind of store for the very same database.
-    RegistryStore._engine_map = TrackingStore._engine_map
-    SqlAlchemyJobStore._engine_map = TrackingStore._engine_map
-    _give_connections_defaults()
+    tuning.limit_retries()
+    tuning.give_connections_defaults()
+    tuning.compact_answers()
+    engines = tuning.share_engines()
     open_stores(plan)
-    return list(TrackingStore._engine_map.values())
+    for engine in engines.values():
+        tuning.tune_engine(engine)
+    return list(engines.values())
 
 
 def open_stores(plan: LaunchPlan) -> None:
@@ -177,16 +172,3 @@ def open_stores(plan: LaunchPlan) -> None:
         plan.default_artifact_root,
         read_replica_backend_store_uri=mlflow_uri(plan.read_replica) if plan.read_replica else None,
     )
-
-
-def _give_connections_defaults() -> None:
-    """Deadlines and a name for every connection that MLflow's engines open in this process."""
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    @event.listens_for(Engine, "do_connect")
-    def _add_defaults(dialect: Any, record: Any, args: Any, parameters: dict[str, Any]) -> None:
-        for name, value in connect_defaults(
-            dialect.name, dialect.driver, "mlflow-tracking-server"
-        ).items():
-            parameters.setdefault(name, value)

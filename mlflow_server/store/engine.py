@@ -130,7 +130,7 @@ def open_sqlite_read_only(uri: StoreUri) -> sqlite3.Connection:
     """
     path = sqlite_path(uri)
     flag = "mode=ro"
-    if _is_wal(path) and not path.with_name(path.name + "-wal").exists():
+    if is_wal(path) and not path.with_name(path.name + "-wal").exists():
         flag = "immutable=1"
     elif path.with_name(path.name + "-journal").exists():
         flag = "mode=rw"
@@ -140,7 +140,7 @@ def open_sqlite_read_only(uri: StoreUri) -> sqlite3.Connection:
     return connection
 
 
-def _is_wal(path: Path) -> bool:
+def is_wal(path: Path) -> bool:
     """True when the file's header names WAL (bytes 18 and 19 are 2; sqlite.org/fileformat2)."""
     try:
         with path.open("rb") as file:

@@ -19,7 +19,9 @@ def test_serves_on_the_embedded_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_serves_on_postgresql_and_s3(tmp_path: Path, database_uri: str, s3: S3Server, bucket: str) -> None:
+def test_serves_on_postgresql_and_s3(
+    tmp_path: Path, database_uri: str, s3: S3Server, bucket: str
+) -> None:
     environment = {
         **s3.environment,
         "MLFLOW_BACKEND_STORE_URI": database_uri,
