@@ -3,11 +3,9 @@
 The only module of the server that imports MLflow; `environment.py` must be in force before.
 """
 
-import asyncio
-import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from mlflow_server.server import tuning
 from mlflow_server.server.environment import mlflow_uri
 from mlflow_server.server.front import App, Front
 from mlflow_server.server.health import Readiness, livez, state_file_in
+from mlflow_server.server.lifespan import WorkerLifespan
 from mlflow_server.server.observe import Observe, flask_route, note_route
 from mlflow_server.server.plan import LaunchPlan
 
@@ -54,14 +53,20 @@ def create_app(plan: LaunchPlan, runtime_folder: Path, metrics: "Metrics | None"
 
     flask_app.before_request_funcs.setdefault(None, []).insert(0, _note_flask_route)
     _spare_middleware(fastapi_app)
-    _add_worker_lifespan(fastapi_app, plan, metrics)
     probes: dict[str, App] = {
         "/livez": livez,
         "/readyz": Readiness(plan, state_file_in(runtime_folder)),
     }
     if metrics is not None:
         probes["/metrics"] = metrics
-    front = Front(fastapi_app, plan, probes)
+    worker = WorkerLifespan(
+        fastapi_app,
+        functools.partial(start_worker, plan),
+        threads=plan.threads,
+        runtime_folder=runtime_folder,
+        metrics=metrics,
+    )
+    front = Front(worker, plan, probes)
     return Observe(front, metrics, log_requests=plan.access_log)
 
 
@@ -118,31 +123,6 @@ class _OnlyIf:
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         chosen = self._inner if self._condition(scope) else self._app
         return chosen(scope, receive, send)
-
-
-def _add_worker_lifespan(fastapi_app: Any, plan: LaunchPlan, metrics: "Metrics | None") -> None:
-    mlflow_lifespan = fastapi_app.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[Any]:
-        import anyio.to_thread
-
-        anyio.to_thread.current_default_thread_limiter().total_tokens = plan.threads
-        engines = await asyncio.to_thread(start_worker, plan)
-        pools = [engine.pool for engine in engines]
-        watching = asyncio.create_task(metrics.watch_pools(pools)) if metrics else None
-        try:
-            async with mlflow_lifespan(app) as state:
-                yield state
-        finally:
-            if watching is not None:
-                watching.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watching
-            for engine in engines:
-                await asyncio.to_thread(engine.dispose)
-
-    fastapi_app.router.lifespan_context = lifespan
 
 
 def start_worker(plan: LaunchPlan) -> list[Any]:

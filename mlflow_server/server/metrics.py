@@ -5,6 +5,7 @@ imported only after PROMETHEUS_MULTIPROC_DIR is set.
 """
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,9 +107,10 @@ class Metrics:
         if sent:
             self._sent.labels(method, route).inc(sent)
 
-    async def watch_pools(self, pools: list[Pool]) -> None:
+    async def watch_pools(self, get_pools: Callable[[], list[Pool]]) -> None:
         """Keep the pool gauges current until cancelled."""
         while True:
+            pools = get_pools()
             self._pool.labels("in_use").set(sum(pool.checkedout() for pool in pools))
             self._pool.labels("idle").set(sum(pool.checkedin() for pool in pools))
             await asyncio.sleep(POOL_INTERVAL_S)
