@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _ASSIGNMENT = re.compile(r"^(revision|down_revision)(?:\s*:[^=]+)?\s*=\s*(.+?)\s*$", re.MULTILINE)
 OWN_TABLE_PREFIX = "tracking_server_"
+# There while a database that cannot take DDL back is being initialised (schema.py).
+UNFINISHED_TABLE = OWN_TABLE_PREFIX + "initialising"
 
 
 class SchemaState(StrEnum):
@@ -105,11 +107,10 @@ def read_status(connection: "Connection") -> SchemaStatus:
     """Judge the schema behind a connection. Only reads."""
     import sqlalchemy
 
-    tables = {
-        name
-        for name in sqlalchemy.inspect(connection).get_table_names()
-        if not name.startswith(OWN_TABLE_PREFIX)
-    }
+    names = sqlalchemy.inspect(connection).get_table_names()
+    if UNFINISHED_TABLE in names:
+        return SchemaStatus(SchemaState.EMPTY, None, head_revision())
+    tables = {name for name in names if not name.startswith(OWN_TABLE_PREFIX)}
     revisions = read_revisions(connection) if "alembic_version" in tables else []
     return judge(tables, revisions)
 

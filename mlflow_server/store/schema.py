@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING
 
 from mlflow_server.store.engine import create_engine, sqlite_path
 from mlflow_server.store.lock import exclusive
-from mlflow_server.store.revision import SchemaState, read_store_status, require_usable
-from mlflow_server.uris import StoreUri
+from mlflow_server.store.revision import (
+    UNFINISHED_TABLE,
+    SchemaState,
+    read_store_status,
+    require_usable,
+)
+from mlflow_server.uris import Dialect, StoreUri
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,7 +31,8 @@ def initialise(uri: StoreUri, finish: Callable[[], None] = lambda: None) -> bool
     """Fill an empty store with this release's schema.
 
     Any number of servers may call this at once: one does it, the others wait for it. A kill at any
-    moment leaves the store empty or complete, but for MySQL and SQL Server, which cannot undo DDL.
+    moment leaves the store empty or complete, or marked as unfinished where the database cannot
+    take DDL back (MySQL, SQL Server); the next call then starts over.
 
     Args:
         uri: The store.
@@ -49,14 +55,41 @@ def initialise(uri: StoreUri, finish: Callable[[], None] = lambda: None) -> bool
         if uri.is_sqlite:
             _create_sqlite_file(sqlite_path(uri))
         else:
-            engine = create_engine(uri)
-            try:
-                with engine.begin() as connection:
-                    migrate_to_head(connection)
-            finally:
-                engine.dispose()
+            _create_in_database(uri)
         finish()
         return True
+
+
+def _create_in_database(uri: StoreUri) -> None:
+    import sqlalchemy
+
+    engine = create_engine(uri)
+    try:
+        if uri.dialect is Dialect.POSTGRESQL:
+            with engine.begin() as connection:
+                migrate_to_head(connection)
+            return
+        with engine.begin() as connection:
+            _remove_unfinished(connection)
+            connection.execute(sqlalchemy.text(f"CREATE TABLE {UNFINISHED_TABLE} (started int)"))
+        with engine.begin() as connection:
+            migrate_to_head(connection)
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text(f"DROP TABLE {UNFINISHED_TABLE}"))
+    finally:
+        engine.dispose()
+
+
+def _remove_unfinished(connection: "Connection") -> None:
+    """Drop the tables of an initialisation that was killed; nobody can have used them."""
+    import sqlalchemy
+
+    tables = sqlalchemy.MetaData()
+    tables.reflect(connection)
+    if UNFINISHED_TABLE not in tables.tables:
+        return
+    log.warning("an initialisation was interrupted; starting over")
+    tables.drop_all(connection)
 
 
 def migrate_to_head(connection: "Connection") -> None:
