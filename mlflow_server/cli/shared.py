@@ -78,54 +78,54 @@ def common_options(function: F) -> F:
             ctx.ensure_object(Context).verbosity = -1
 
     options: list[Callable[[F], F]] = [
-        click.option(
-            "--json",
-            is_flag=True,
-            expose_value=False,
-            callback=remember("json"),
-            help="Print one JSON document on stdout.",
+        _common_option(
+            "--json", remember("json"), "Print one JSON document on stdout.", is_flag=True
         ),
-        click.option(
+        _common_option(
             "--log-format",
+            remember("log_format"),
+            "Log lines for people or machines.",
             type=click.Choice(["text", "json"]),
-            expose_value=False,
-            callback=remember("log_format"),
-            help="Log lines for people or machines. [env: TRACKING_SERVER_LOG_FORMAT]",
+            envvar=None,  # a setting: settings.load reads the variable and knows its source
         ),
-        click.option(
-            "-v",
-            "--verbose",
+        _common_option(
+            "-v/--verbose",
+            remember("verbosity"),
+            "More log lines; twice for those of libraries.",
             count=True,
-            expose_value=False,
-            callback=remember("verbosity"),
-            help="More log lines; twice for those of libraries.",
         ),
-        click.option(
-            "-q",
-            "--quiet",
-            is_flag=True,
-            expose_value=False,
-            callback=quiet,
-            help="Only warnings and errors.",
-        ),
-        click.option(
+        _common_option("-q/--quiet", quiet, "Only warnings and errors.", is_flag=True),
+        _common_option(
             "--color",
+            remember("color"),
+            "Colours; auto looks at the terminal, NO_COLOR and FORCE_COLOR.",
             type=click.Choice(["auto", "always", "never"]),
-            expose_value=False,
-            callback=remember("color"),
-            help="Colours; auto looks at the terminal, NO_COLOR and FORCE_COLOR.",
         ),
-        click.option(
-            "--debug",
-            is_flag=True,
-            expose_value=False,
-            callback=remember("debug"),
-            help="Show the traceback of an error.",
+        _common_option(
+            "--debug", remember("debug"), "Show the traceback of an error.", is_flag=True
         ),
     ]
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def _common_option(
+    names: str, callback: Callable[..., None], text: str, **attributes: Any
+) -> Callable[[F], F]:
+    """An option whose value goes into the context, with a variable named after it."""
+    spellings = names.split("/")
+    variable = "TRACKING_SERVER_" + spellings[-1].removeprefix("--").replace("-", "_").upper()
+    return click.option(
+        *spellings,
+        **{
+            "expose_value": False,
+            "callback": callback,
+            "envvar": variable,
+            "help": f"{text} [env: {variable}]",
+            **attributes,
+        },
+    )
 
 
 @functools.cache
