@@ -45,6 +45,7 @@ _STOP_MARGIN_S = 3
 _YOUNG_S = 5.0
 _YOUNG_DEATHS_PER_WORKER = 3
 _PR_SET_PDEATHSIG = 1
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def run(plan: LaunchPlan, preflight: Preflight, environment: dict[str, str]) -> None:
@@ -245,6 +246,18 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def handle_int(self) -> None:
         self.handle_term()
 
+    def spawn_worker(self) -> Any:
+        """Fork with signals held back until the child has its own handlers (`_after_fork`).
+
+        Else a SIGTERM that comes right after the fork ends up in the child's copy of this
+        supervisor's queue, and the child lives until it is killed.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            return super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
 
 class _Supervisor(BaseApplication):  # type: ignore[misc]
     """gunicorn, told by a plan instead of a file."""
@@ -334,6 +347,9 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             log.warning("%d threads at the time of a fork: a worker may hang", threads)
 
     def _after_fork(self, arbiter: Any, worker: Any) -> None:
+        for stop_signal in _STOP_SIGNALS:
+            signal.signal(stop_signal, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         _end_with_parent(worker.ppid)
 
     def _worker_gone(self, arbiter: Any, worker: Any) -> None:
