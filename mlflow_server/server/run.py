@@ -27,6 +27,7 @@ from mlflow_server import __version__
 from mlflow_server.artifacts.probe import PROBE_TIMEOUT_S, needs_mlflow, probe
 from mlflow_server.errors import ExitCode, InternalError, OpsError, UnavailableError
 from mlflow_server.server.app import create_app, import_mlflow, open_stores
+from mlflow_server.server.jobs import JobRunner, require_job_execution
 from mlflow_server.server.plan import LaunchPlan
 from mlflow_server.server.preflight import Preflight, explain_bind
 from mlflow_server.server.runtime import RuntimeFolder
@@ -68,6 +69,8 @@ def run(plan: LaunchPlan, preflight: Preflight, environment: dict[str, str]) -> 
         started = time.monotonic()
         import_mlflow()
         log.debug("MLflow imported in %.1f s", time.monotonic() - started)
+        if plan.job_execution:
+            require_job_execution()
         _prepare_stores(plan, preflight)
         app = create_app(plan, runtime.path, metrics)
         _settle_memory()
@@ -269,7 +272,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
         self._listener = listener
         self._app = app
         self._metrics = metrics
-        self._jobs: Any | None = None
+        self._jobs: JobRunner | None = None
         self._young_deaths = 0
         self._ready_at: float | None = None
         super().__init__()
@@ -318,7 +321,8 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             if end.code not in (0, None):
                 raise self._cannot_live(end.code) from None
         finally:
-            self._stop_jobs()
+            if self._jobs is not None:
+                self._jobs.stop()
 
     def _cannot_live(self, code: object) -> OpsError:
         return InternalError(
@@ -337,8 +341,8 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             plan.store.shown,
             plan.destination.shown,
         )
-        if self._plan.job_execution:
-            self._start_jobs()
+        if plan.job_execution:
+            self._jobs = JobRunner.start(plan)
 
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         """Only this one thread may exist: any other could hold a lock that the child never gets."""
@@ -363,35 +367,6 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             from gunicorn.errors import HaltServer
 
             raise HaltServer("workers die as soon as they start", int(ExitCode.INTERNAL))
-
-    def _start_jobs(self) -> None:
-        """MLflow's job runner: one more process with up to seven children (MLflow 3.17.2)."""
-        import tempfile
-
-        from mlflow.server.jobs.utils import _check_requirements, _launch_job_execution_runner
-
-        store = os.environ["_MLFLOW_SERVER_FILE_STORE"]
-        _check_requirements(store)
-        shared = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory, as MLflow
-        self._job_folder = tempfile.mkdtemp(prefix="mlflow-server-jobs-", dir=shared)
-        os.environ["_MLFLOW_HUEY_STORAGE_PATH"] = self._job_folder
-        address = f"http://127.0.0.1:{self._plan.port}"
-        environment = {
-            "MLFLOW_BACKEND_STORE_URI": store,
-            "MLFLOW_TRACKING_URI": address,
-            "MLFLOW_GATEWAY_URI": os.environ.get("MLFLOW_GATEWAY_URI", address),
-        }
-        self._jobs = _launch_job_execution_runner(environment, os.getpid())
-
-    def _stop_jobs(self) -> None:
-        if self._jobs is None:
-            return
-        import shutil
-
-        from mlflow_server.process import end_tree
-
-        end_tree(self._jobs.pid, timeout_s=_STOP_MARGIN_S)
-        shutil.rmtree(self._job_folder, ignore_errors=True)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,4 +1,4 @@
-"""A folder for the life of one server: metrics of its workers, the last artifact probe.
+"""A folder for the life of one server: its workers' metrics, the last artifact probe, job queues.
 
 The folder's lock is held by the server, so that the next start can tell and remove what a killed
 one left.
