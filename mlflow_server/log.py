@@ -26,6 +26,8 @@ FIELDS = (
     "remote_ip",
 )
 _SHORT_SECRET = 4
+# What a client sends may hold line ends and terminal codes; a log line is one line.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 # A few libraries log whole URLs; a URL in running text ends at white space or a quote.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
@@ -39,7 +41,14 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({s for s in secrets if len(s) >= _SHORT_SECRET}, key=len, reverse=True)
+        forms = {
+            form
+            for secret in secrets
+            if len(secret) >= _SHORT_SECRET
+            # As it is, and as a library's `repr()` or JSON shows it.
+            for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])
+        }
+        known = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, text: str) -> str:
@@ -68,7 +77,10 @@ class TextFormatter(_Formatter):
         fields = "".join(
             f" {name}={getattr(record, name)}" for name in FIELDS[1:] if hasattr(record, name)
         )
-        line = f"{self.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}"
+        message = _CONTROL.sub(
+            lambda match: repr(match[0])[1:-1], self._redact(record.getMessage())
+        )
+        line = f"{self.formatTime(record)} {record.levelname} {record.name}: {message}"
         if record.exc_info:
             fields += "\n" + self.formatException(record.exc_info)
         return self._redact(line + fields)

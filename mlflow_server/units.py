@@ -1,5 +1,6 @@
 """Durations and byte sizes as operators write them. Pure."""
 
+import math
 import re
 
 _UNIT_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
@@ -29,7 +30,12 @@ def parse_duration(text: str) -> float:
     match = _DURATION.match(text.strip())
     if match is None or not text.strip():
         raise ValueError(f"{text!r} is not a duration; write days, hours, minutes, seconds: 1d12h")
-    return sum(float(value) * _UNIT_SECONDS[unit] for unit, value in match.groupdict("0").items())
+    seconds = sum(
+        float(value) * _UNIT_SECONDS[unit] for unit, value in match.groupdict("0").items()
+    )
+    if not math.isfinite(seconds):
+        raise ValueError("the duration is too long for any clock")
+    return seconds
 
 
 def render_duration(seconds: float) -> str:

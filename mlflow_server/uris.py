@@ -10,10 +10,10 @@ from urllib.request import url2pathname
 MASK = "***"
 # Query parameters that carry a credential: libpq and driver passwords, and access keys.
 _SECRET_PARAMETER = re.compile(
-    r"(?i)([?&;](?:[a-z_.-]*(?:password|passwd|pwd|passphrase|secret|token|accountkey|"
-    r"account_key|access_key|sig|sslkey)[a-z_.-]*)=)([^&;#\s]*)"
+    r"(?i)((?:[?&;]|%3B)(?:[a-z_.-]*(?:password|passwd|pwd|passphrase|secret|token|accountkey|"
+    r"account_key|access_key|sig|sslkey)[a-z_.-]*)(?:=|%3D))((?:(?!%3B)[^&;#])*)"
 )
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^:/?#@\s]*):(?P<rest>\S*)")
+_SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Dialect(StrEnum):
@@ -117,7 +117,8 @@ def parse_store_uri(text: str) -> StoreUri:
         if database.startswith("file:"):
             database = url2pathname(urlsplit(database).path)
         path = Path(database)
-    if dialect is Dialect.SQLITE and path is None:
+    in_memory = path is None or url.query.get("mode") == "memory" or path.name == ":memory:"
+    if dialect is Dialect.SQLITE and in_memory:
         raise ValueError("is an in-memory database, which every worker would have its own of")
     return StoreUri(text, dialect, driver or None, path, mask_uri(text))
 
@@ -125,26 +126,34 @@ def parse_store_uri(text: str) -> StoreUri:
 def mask_uri(text: str) -> str:
     """Replace every credential in a URI by `***`; anything else stays readable.
 
-    A text that is not a URI comes back unchanged. A password with unescaped special characters
-    is masked up to the last `@`.
+    A text that is not a URI comes back unchanged. As a password may hold any character when its
+    writer forgot to encode it, everything from the first colon to the last `@` is masked.
     """
-    match = _USERINFO.match(text)
-    if match is not None:
-        rest = match["rest"]
-        at = rest.rfind("@")
-        if at >= 0:
-            text = f"{match['scheme']}{match['user']}:{MASK}{rest[at:]}"
+    place = _password_place(text)
+    if place is not None:
+        text = text[: place[0]] + MASK + text[place[1] :]
     return _SECRET_PARAMETER.sub(rf"\g<1>{MASK}", text)
 
 
 def credentials_in(text: str) -> set[str]:
     """The credentials in a URI, as written and decoded: what must never be printed."""
-    found: set[str] = set()
-    match = _USERINFO.match(text)
-    if match is not None and (at := match["rest"].rfind("@")) >= 0:
-        found.add(match["rest"][:at])
-    found.update(value for _, value in _SECRET_PARAMETER.findall(text))
+    found = {value for _, value in _SECRET_PARAMETER.findall(text)}
+    place = _password_place(text)
+    if place is not None:
+        whole = text[place[0] : place[1]]
+        # Drivers take the password to end at the first @.
+        found |= {whole, whole.partition("@")[0]}
     return {form for value in found if value for form in (value, unquote(value))}
+
+
+def _password_place(text: str) -> tuple[int, int] | None:
+    """Where the password of a URI stands: index of its first character and of the `@` after it."""
+    scheme = _SCHEME.match(text)
+    if scheme is None or text.startswith("/", scheme.end()):
+        return None
+    end = text.rfind("@")
+    colon = text.find(":", scheme.end(), end) if end > scheme.end() else -1
+    return (colon + 1, end) if colon >= 0 else None
 
 
 class ArtifactScheme(StrEnum):
@@ -187,6 +196,9 @@ class ArtifactUri:
     bucket: str
     prefix: str
     shown: str
+
+    def __repr__(self) -> str:
+        return f"ArtifactUri({self.shown})"
 
 
 def parse_artifacts_destination(text: str, *, plugin_schemes: frozenset[str]) -> ArtifactUri:

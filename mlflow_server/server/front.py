@@ -114,7 +114,10 @@ class Front:
         """Take the prefix away; a proxy that already did so is fine. True when answered."""
         path: str = scope["path"]
         if path == self._prefix:
-            await _answer(send, 308, b"", ((b"location", self._prefix.encode() + b"/"),))
+            location = self._prefix.encode() + b"/"
+            if scope.get("query_string"):
+                location += b"?" + scope["query_string"]
+            await _answer(send, 308, b"", ((b"location", location),))
             return True
         if path.startswith(self._prefix + "/"):
             scope["path"] = path[len(self._prefix) :]

@@ -64,6 +64,7 @@ class Readiness:
         self._database: tuple[float, tuple[CheckResult, ...]] = (0.0, ())
         self._looking: asyncio.Task[tuple[CheckResult, ...]] | None = None
         self._probing: asyncio.Task[CheckResult] | None = None
+        self._last_probe: tuple[float, str] = (float("-inf"), "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -89,7 +90,7 @@ class Readiness:
 
     async def _check_database(self) -> tuple[CheckResult, ...]:
         at, results = self._database
-        if results and self._clock() - at < _DATABASE_CACHE_S:
+        if results and 0 <= self._clock() - at < _DATABASE_CACHE_S:
             return results
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(asyncio.to_thread(self._look_at_database))
@@ -124,20 +125,26 @@ class Readiness:
 
     def _recent_probe(self) -> CheckResult:
         """The last probe of any worker when it is recent, else a new one."""
-        descriptor = os.open(self._state_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._state_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            # The folder was cleaned away under a running server: each worker looks for itself.
+            return self._probe_unless_recent(self._last_probe)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            try:
-                at, detail = json.loads(os.pread(descriptor, 4096, 0))
-            except ValueError:
-                at, detail = 0.0, ""
-            if self._clock() - at >= ARTIFACT_INTERVAL_S:
-                detail = self._probe()
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps([self._clock(), detail]).encode(), 0)
+            result = self._probe_unless_recent(_read_state(os.pread(descriptor, 4096, 0)))
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(self._last_probe).encode(), 0)
+            return result
         finally:
             os.close(descriptor)
-        return CheckResult("artifacts", not detail, detail)
+
+    def _probe_unless_recent(self, last: tuple[float, str]) -> CheckResult:
+        if not 0 <= self._clock() - last[0] < ARTIFACT_INTERVAL_S:
+            detail = self._probe()
+            last = (self._clock(), detail)
+        self._last_probe = last
+        return CheckResult("artifacts", not last[1], last[1])
 
     def _probe(self) -> str:
         try:
@@ -146,6 +153,15 @@ class Readiness:
             log.warning("not ready: %s", err.message)
             return "the destination failed a write, read, delete probe"
         return ""
+
+
+def _read_state(content: bytes) -> tuple[float, str]:
+    """When the last probe was, and what it found; nothing readable means long ago."""
+    try:
+        at, detail = json.loads(content)
+        return float(at), str(detail)
+    except (ValueError, TypeError):
+        return float("-inf"), ""
 
 
 def state_file_in(folder: Path) -> Path:

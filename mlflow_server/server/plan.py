@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from mlflow_server.settings.load import LoadedSettings, Source
 from mlflow_server.settings.model import ServerSettings
@@ -12,6 +12,7 @@ from mlflow_server.uris import (
     ArtifactScheme,
     ArtifactUri,
     StoreUri,
+    mask_uri,
     parse_artifacts_destination,
     parse_store_uri,
 )
@@ -185,7 +186,7 @@ def _public_names(loaded: LoadedSettings) -> tuple[tuple[str, ...], tuple[str, .
     if server.public_url:
         parts = urlsplit(server.public_url)
         hosts.append(parts.hostname or "")
-        origins.append(f"{parts.scheme}://{parts.netloc}")
+        origins.append(_origin(parts))
     if server.host not in _ALL_ADDRESSES:
         hosts.append(server.host)
     hosts += server.allowed_hosts
@@ -194,6 +195,13 @@ def _public_names(loaded: LoadedSettings) -> tuple[tuple[str, ...], tuple[str, .
         tuple(dict.fromkeys(name for host in hosts if (name := without_port(host)))),
         tuple(dict.fromkeys(origin.lower() for origin in origins)),
     )
+
+
+def _origin(parts: SplitResult) -> str:
+    """A URL's origin as browsers send it: without the port that its scheme has anyway."""
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    netloc = parts.netloc.rpartition(":")[0] if parts.port == default else parts.netloc
+    return f"{parts.scheme}://{netloc}"
 
 
 def without_port(host: str) -> str:
@@ -234,7 +242,7 @@ def _frame_ancestors(loaded: LoadedSettings) -> tuple[str, ...]:
     entries = (*loaded.platform.iframe_hosts, *loaded.settings.server.frame_ancestors)
     sources = []
     for entry in entries:
-        if ";" in entry or "'" in entry:
+        if ";" in entry or "'" in entry or not entry.isascii():
             continue
         # A bare host matches only the page's own scheme; behind a platform both occur.
         sources += [entry] if "://" in entry or entry == "*" else [f"https://{entry}", entry]
@@ -260,12 +268,9 @@ def _warnings(
         ("MLFLOW_BACKEND_STORE_URI", settings.store.backend_store_uri.get_secret_value()),
         ("MLFLOW_REGISTRY_STORE_URI", _revealed(settings.store.registry_store_uri)),
         ("MLFLOW_READ_REPLICA_BACKEND_STORE_URI", _revealed(settings.store.read_replica_uri)),
+        ("MLFLOW_ARTIFACTS_DESTINATION", settings.artifacts.destination),
     ):
-        if (
-            loaded.source_of(definition_name) is Source.OPTION
-            and text
-            and parse_store_uri(text).shown != text
-        ):
+        if loaded.source_of(definition_name) is Source.OPTION and mask_uri(text) != text:
             yield (
                 "a password on the command line is visible to every user of this machine; "
                 f"put the URI into the environment or a secret named {definition_name}"

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 _PREFIX = "mlflow-server-run-"
+_LOCK_PREFIX = "mlflow-server-lock-"
 
 
 class RuntimeFolder:
@@ -23,10 +24,12 @@ class RuntimeFolder:
     def __init__(self, base: Path | None = None) -> None:
         base = base or Path(tempfile.gettempdir())
         _remove_stale(base)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
         self._owner = os.getpid()
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Locked before it gets its name: a start beside this one never finds it free.
+        self._lock, name = tempfile.mkstemp(prefix=_LOCK_PREFIX, dir=base)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        Path(name).rename(self.path / "lock")
 
     @property
     def metrics(self) -> Path:

@@ -44,6 +44,10 @@ def _http_url(value: str) -> str:
         raise ValueError("is not an http(s) URL; write https://HOST[:PORT][/PREFIX]")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must not hold credentials, a query or a fragment")
+    try:
+        _url_prefix(parts.path)
+    except ValueError:
+        raise ValueError("has a path that is not plain; write https://HOST/NAME") from None
     return value.rstrip("/")
 
 
@@ -54,6 +58,12 @@ def _url_prefix(value: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix) or "/.." in prefix or "/." in prefix:
         raise ValueError("is not a plain path; write /NAME or /NAME/NAME")
     return prefix
+
+
+def _ascii(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(word.isascii() for word in value):
+        raise ValueError("holds an international name; write it as browsers send it (xn--…)")
+    return value
 
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -82,4 +92,5 @@ StoreUriText = Annotated[SecretStr, AfterValidator(_store_uri)]
 Destination = Annotated[str, AfterValidator(_destination)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 UrlPrefix = Annotated[str, AfterValidator(_url_prefix)]
+AsciiWords = Annotated[Words, AfterValidator(_ascii)]
 Networks = Annotated[Words, AfterValidator(_networks)]

@@ -5,7 +5,7 @@ First wins: option, platform flag, operator's environment, secrets folder, proje
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ from mlflow_server.platform import PlatformFlags
 from mlflow_server.settings.kinds import split_words
 from mlflow_server.settings.model import DEFAULT_SECRETS_DIR, Setting, Settings, iter_definitions
 from mlflow_server.settings.secrets import read_secrets, secret_values
+from mlflow_server.units import render_duration
 
 PROJECT_FILE = "anaconda-project.yml"
 
@@ -67,6 +68,7 @@ class _Candidates:
     found: dict[str, tuple[str, Source]] = field(default_factory=dict)
 
     def offer(self, name: str, text: str | None, source: Source) -> None:
+        text = (text or "").rstrip("\r\n")
         if text and name not in self.found:
             self.found[name] = (text, source)
 
@@ -185,13 +187,16 @@ def _secrets_place(
 def _check(candidates: _Candidates, problems: list[str]) -> Settings | None:
     groups: dict[str, dict[str, str]] = {}
     by_place: dict[tuple[str, str], Setting] = {}
+    defaults: dict[str, Any] = {}
     for definition in iter_definitions():
         by_place[definition.group, definition.field] = definition.setting
+        defaults[definition.setting.name] = definition.default
         found = candidates.found.get(definition.setting.name)
         if found is not None:
-            text = found[0].rstrip("\r\n")
-            if "\0" in text:
-                problems.append(f"{_title(definition.setting, found[1])}: holds a NUL byte")
+            text = found[0]
+            fault = _unreadable(text)
+            if fault:
+                problems.append(f"{_title(definition.setting, found[1])}: {fault}")
                 continue
             groups.setdefault(definition.group, {})[definition.field] = text
     try:
@@ -200,9 +205,22 @@ def _check(candidates: _Candidates, problems: list[str]) -> Settings | None:
         for error in failure.errors(include_input=False, include_url=False, include_context=True):
             setting = by_place[str(error["loc"][0]), str(error["loc"][1])]
             source = candidates.found[setting.name][1]
-            line = f"{_title(setting, source)}: {_explain(dict(error))}"
+            is_duration = isinstance(defaults[setting.name], float)
+            render = render_duration if is_duration else str
+            line = f"{_title(setting, source)}: {_explain(dict(error), render)}"
             if line not in problems:
                 problems.append(line)
+    return None
+
+
+def _unreadable(text: str) -> str | None:
+    """Why a text cannot be a value at all; undecodable bytes come as lone surrogates."""
+    if "\0" in text:
+        return "holds a NUL byte"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "is not UTF-8 text"
     return None
 
 
@@ -211,16 +229,16 @@ def _title(setting: Setting, source: Source) -> str:
     return name if source is Source.OPTION else f"{name} ({source.value})"
 
 
-def _explain(error: dict[str, Any]) -> str:
-    """A pydantic error in the words of an operator, without the value."""
+def _explain(error: dict[str, Any], render: Callable[[Any], str]) -> str:
+    """A pydantic error in the words of an operator, without the value; bounds by `render`."""
     context = error.get("ctx", {})
     match error["type"]:
         case "value_error":
             return str(context["error"])
         case "greater_than_equal":
-            return f"must be at least {context['ge']}"
+            return f"must be at least {render(context['ge'])}"
         case "less_than_equal":
-            return f"must be at most {context['le']}"
+            return f"must be at most {render(context['le'])}"
         case "int_parsing" | "int_from_float":
             return "must be a whole number"
         case "bool_parsing":

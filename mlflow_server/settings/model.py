@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from mlflow_server.settings.kinds import (
+    AsciiWords,
     Count,
     Destination,
     Duration,
@@ -19,7 +20,7 @@ from mlflow_server.settings.kinds import (
     Words,
 )
 from mlflow_server.units import render_duration
-from mlflow_server.uris import MASK, mask_uri
+from mlflow_server.uris import MASK, mask_uri, parse_store_uri
 
 DEFAULT_SECRETS_DIR = Path("/var/run/secrets/user_credentials")
 
@@ -181,7 +182,7 @@ class ServerSettings(_Group):
         ),
     ] = ()
     frame_ancestors: Annotated[
-        Words,
+        AsciiWords,
         Setting(
             "TRACKING_SERVER_FRAME_ANCESTORS",
             None,
@@ -345,14 +346,21 @@ def _types_in(annotation: Any) -> set[Any]:
     return found
 
 
+def _render_secret(text: str) -> str:
+    """A store URI without its password; of any other secret nobody knows which part is secret."""
+    try:
+        return parse_store_uri(text).shown
+    except ValueError:
+        return MASK
+
+
 def render_value(value: Any) -> str:
     """A value as an operator would write it; secrets and credentials are masked."""
     match value:
         case None | ():
             return ""
         case SecretStr():
-            text = value.get_secret_value()
-            return mask_uri(text) if "://" in text else MASK
+            return _render_secret(value.get_secret_value())
         case bool():
             return "true" if value else "false"
         case float():

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from mlflow_server.settings.model import Settings, iter_definitions
-from mlflow_server.uris import credentials_in
+from mlflow_server.uris import credentials_in, parse_store_uri
 
 _MAX_SECRET_BYTES = 1024 * 1024
 # Beside our own settings: what MLflow and the client libraries below it read from the environment.
@@ -17,10 +17,7 @@ _SECRET_NAMES = re.compile(
     r"|^(HTTPS?_PROXY|ALL_PROXY|NO_PROXY|https?_proxy|all_proxy|no_proxy)$"
 )
 _NEVER_FROM_SECRETS = frozenset({"TRACKING_SERVER_SECRETS_DIR", "TRACKING_SERVER_EXTRA_SECRETS"})
-_NOT_CREDENTIALS = re.compile(
-    r"^(AWS_(DEFAULT_)?REGION|AWS_PROFILE|GOOGLE_CLOUD_PROJECT|PG(HOST|PORT|USER|DATABASE|SSLMODE))$"
-    r"|(_CA_BUNDLE|SSL_CERT_FILE|SSL_CERT_DIR|NO_PROXY|no_proxy|_ENDPOINT_URL|_FILE|_URL)$"
-)
+_CREDENTIAL = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIALS$|CONNECTION_STRING|SAS|CLIENT_CERT")
 
 
 def read_secrets(
@@ -86,17 +83,29 @@ def secret_values(
         value = getattr(getattr(settings, definition.group), definition.field)
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
-            values |= credentials_in(text) if "://" in text else {text}
+            values |= credentials_in(text) if _is_store_uri(text) else {text}
         elif isinstance(value, str):
             values |= credentials_in(value)
-    outside = {
-        name: text
-        for name, text in environ.items()
-        if name not in names and (_SECRET_NAMES.match(name) or name in settings.secrets.extra)
-    }
-    for name, text in {**outside, **secrets}.items():
-        if "://" in text:
-            values |= credentials_in(text)
-        elif name not in names and not _NOT_CREDENTIALS.search(name) and len(text) >= 6:
+    for name, text in environ.items():
+        if name not in names:
+            values |= credentials_in(text) if _SECRET_NAMES.match(name) else set()
+            if name in settings.secrets.extra or _is_credential(name):
+                values.add(text)
+    for name, text in secrets.items():
+        values |= credentials_in(text)
+        if name in settings.secrets.extra or _is_credential(name):
             values.add(text)
     return frozenset(value for value in values if value)
+
+
+def _is_store_uri(text: str) -> bool:
+    try:
+        parse_store_uri(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_credential(name: str) -> bool:
+    """Judged by its name: masked everywhere, a region or a log level would blind every line."""
+    return _SECRET_NAMES.match(name) is not None and _CREDENTIAL.search(name) is not None

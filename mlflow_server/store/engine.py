@@ -262,6 +262,8 @@ def _reason_unreachable(text: str) -> str:
 
 
 def _explain_sqlite(uri: StoreUri, err: sqlite3.Error) -> OpsError:
+    if sqlite_path(uri).is_dir():
+        return BadInputError(f"{uri.shown}: this is a folder, not a SQLite file")
     code = getattr(err, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     match primary:
@@ -291,8 +293,6 @@ def _explain_sqlite(uri: StoreUri, err: sqlite3.Error) -> OpsError:
 
 def _explain_cannot_open(uri: StoreUri) -> OpsError:
     path = sqlite_path(uri)
-    if path.is_dir():
-        return BadInputError(f"{uri.shown}: this is a folder, not a SQLite file")
     if not path.exists():
         return UnavailableError(f"{uri.shown}: the file does not exist")
     return PermissionDeniedError(f"{uri.shown}: the SQLite file cannot be opened")

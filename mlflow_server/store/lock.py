@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_server.errors import BusyError
+from mlflow_server.errors import BusyError, UnavailableError
 from mlflow_server.report import render_time
 from mlflow_server.store.engine import connect, sqlite_path
 from mlflow_server.uris import Dialect, StoreUri
@@ -65,7 +65,12 @@ def exclusive(uri: StoreUri, command: str, *, wait_s: float = 0.0) -> Iterator[N
 @contextmanager
 def _flock(database: Path, command: str, wait_s: float) -> Iterator[None]:
     path = database.with_name(database.name + ".lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise UnavailableError(
+            f"{path}: cannot be made to lock the store: {err.strerror}"
+        ) from None
     try:
         deadline = time.monotonic() + wait_s
         while True:
