@@ -17,6 +17,7 @@ from mlflow_server.server.health import Readiness, livez, state_file_in
 from mlflow_server.server.lifespan import WorkerLifespan
 from mlflow_server.server.observe import Observe, flask_route, note_route
 from mlflow_server.server.plan import LaunchPlan
+from mlflow_server.server.wsgi import WsgiBridge
 
 if TYPE_CHECKING:
     from mlflow_server.server.metrics import Metrics
@@ -53,6 +54,7 @@ def create_app(plan: LaunchPlan, runtime_folder: Path, metrics: "Metrics | None"
 
     flask_app.before_request_funcs.setdefault(None, []).insert(0, _note_flask_route)
     _spare_middleware(fastapi_app)
+    _use_own_bridge(fastapi_app, flask_app)
     probes: dict[str, App] = {
         "/livez": livez,
         "/readyz": Readiness(plan, state_file_in(runtime_folder)),
@@ -110,6 +112,15 @@ def _spare_middleware(fastapi_app: Any) -> None:
             middleware.cls = _OnlyIf
 
 
+def _use_own_bridge(fastapi_app: Any, flask_app: Any) -> None:
+    """Mount Flask by `wsgi.WsgiBridge`, where MLflow has mounted it by its own."""
+    from mlflow.server.fastapi_app import _EfficientWSGIMiddleware, build_environ
+
+    for route in fastapi_app.routes:
+        if isinstance(getattr(route, "app", None), _EfficientWSGIMiddleware):
+            route.app = WsgiBridge(flask_app, build_environ)
+
+
 class _OnlyIf:
     """A middleware that steps aside unless a condition on the scope holds."""
 
@@ -134,6 +145,7 @@ def start_worker(plan: LaunchPlan) -> list[Any]:
     tuning.limit_retries()
     tuning.give_connections_defaults()
     tuning.compact_answers()
+    tuning.remember_missing_auth()
     engines = tuning.share_engines()
     open_stores(plan)
     for engine in engines.values():

@@ -48,6 +48,20 @@ def compact_answers() -> None:
     handlers.message_to_json = functools.partial(handlers.message_to_json, pretty=False)
 
 
+def remember_missing_auth() -> None:
+    """Let MLflow find out once, not at every search, that basic authentication is not installed.
+
+    `search_runs` of MLflow 3.17.2 imports `mlflow.server.auth`, which fails without Flask-WTF. A
+    failed import is tried again each time: 1.5 ms, and now and then a 500, when another thread is
+    half way through the same import.
+    """
+    import importlib.util
+    import sys
+
+    if importlib.util.find_spec("flask_wtf") is None:
+        sys.modules["mlflow.server.auth"] = None  # type: ignore[assignment]
+
+
 def give_connections_defaults() -> None:
     """Deadlines and a name for every connection that this process will open."""
     from sqlalchemy import event

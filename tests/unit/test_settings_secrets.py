@@ -77,6 +77,12 @@ def test_hidden_files_are_left_alone(tmp_path: Path, name: str) -> None:
     assert loaded.settings.server.port == 5_000
 
 
+def test_hidden_files_are_left_alone_even_when_asked_for(tmp_path: Path) -> None:
+    """`..data` and its like are the platform's."""
+    environ = {"TRACKING_SERVER_EXTRA_SECRETS": ".MY_KEY"}
+    assert load(tmp_path, environ=environ, secrets={".MY_KEY": "x"}).credentials == {}
+
+
 def test_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "secrets/MLFLOW_PORT").mkdir(parents=True)
     assert load(tmp_path).settings.server.port == 5_000
