@@ -56,15 +56,29 @@ TOPICS = {"examples": _EXAMPLES, "exit-codes": _exit_codes(), "settings": _SETTI
 
 
 @click.command("help", epilog=EPILOG)
-@click.argument("topic", required=False, type=click.Choice(sorted(TOPICS)))
+@click.argument("topic", nargs=-1, metavar="[TOPIC|COMMAND]")
 @common_options
 @pass_context
-def command(context: Context, topic: str | None) -> None:
-    """Explain a topic; without one, list the topics."""
+def command(context: Context, topic: tuple[str, ...]) -> None:
+    """Explain a topic or a command; without one, list the topics."""
+    name = " ".join(topic)
     data: dict[str, object] = {"topics": sorted(TOPICS)}
-    if topic is not None:
-        data = {"topic": topic, "text": TOPICS[topic]}
+    if name in TOPICS:
+        data = {"topic": name, "text": TOPICS[name]}
+    elif name:
+        data = {"topic": name, "text": _help_of(topic)}
     finish(context, make_report(context, data=data), _render)
+
+
+def _help_of(names: tuple[str, ...]) -> str:
+    at = click.get_current_context().find_root()
+    for name in names:
+        found = at.command.get_command(at, name) if isinstance(at.command, click.Group) else None
+        if found is None:
+            topics = ", ".join(sorted(TOPICS))
+            raise click.UsageError(f"No such topic {' '.join(names)!r}: {topics}, or a command.")
+        at = click.Context(found, parent=at, info_name=name)
+    return at.get_help()
 
 
 def _render(context: Context, report: Report) -> None:

@@ -2,16 +2,18 @@
 
 import difflib
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from mlflow_server import __version__
-from mlflow_server.cli.shared import Context, common_options
+from mlflow_server.cli.shared import Context, Formatter, common_options
 from mlflow_server.errors import ExitCode, OpsError, SettingsError
 from mlflow_server.log import Redactor
 from mlflow_server.platform import PlatformFlags
@@ -40,8 +42,26 @@ Common options may stand before or after the command. Settings come from options
 a secrets folder or anaconda-project.yml: see `mlflow-server settings`."""
 
 
+class _NobodyReads(BaseException):
+    """Whoever read stdout has left; click would make an exit code of its own of that."""
+
+
 class Commands(click.Group):
     """The command group: grouped help, commands imported on demand, near misses named."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the common options; help and version print here."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as err:
+            raise _NobodyReads from err
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as err:
+            raise _NobodyReads from err
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order of the help."""
@@ -105,15 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     platform, rest = PlatformFlags.take_from(arguments)
-    context = Context(platform=platform)
+    # Known before the command line is parsed: it may be wrong, and that is to be told in JSON, too.
+    context = Context(platform=platform, json="--json" in itertools.takewhile("--".__ne__, rest))
+    click.Context.formatter_class = Formatter
     try:
-        code = _run(rest, context)
+        context.exit_code = _run(rest, context)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, _NobodyReads):
         # The reader (`| head`) has what it wanted; Python must not flush into the pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = int(ExitCode.OK)
-    raise SystemExit(code)
+    raise SystemExit(context.exit_code)
 
 
 def _run(arguments: list[str], context: Context) -> int:
@@ -135,18 +156,21 @@ def _run(arguments: list[str], context: Context) -> int:
         click.echo("Stopped.", err=True)
         return int(ExitCode.INTERRUPTED)
     except Exception as err:
-        if context.debug:
-            raise
+        hint = "run it again with --debug for the traceback, and report it"
         failure = OpsError(
             f"unexpected {type(err).__name__} in {context.command or PROGRAM}",
-            hint="run it again with --debug for the traceback, and report it",
+            hint="report it with the lines above" if context.debug else hint,
         )
         failure.exit_code = ExitCode.INTERNAL
         return _report_failure(failure, context)
 
 
 def _report_usage(err: click.ClickException, context: Context) -> int:
+    if isinstance(err, click.BadParameter) and (variable := _variable_of(err)):
+        problem = f"{variable} (environment): {err.message}"
+        return _report_failure(SettingsError([problem], hint=f"{PROGRAM} --help"), context)
     code = int(ExitCode.USAGE) if isinstance(err, click.UsageError) else err.exit_code
+    context.exit_code = code
     if context.json:
         failure = OpsError(err.format_message())
         failure.exit_code = ExitCode.USAGE
@@ -155,12 +179,21 @@ def _report_usage(err: click.ClickException, context: Context) -> int:
     return code
 
 
+def _variable_of(err: click.BadParameter) -> str | None:
+    """The environment variable that a bad value came from, when it came from one."""
+    if err.ctx is None or err.param is None:
+        return None
+    source = err.ctx.get_parameter_source(err.param.name or "")
+    return str(err.param.envvar) if source is ParameterSource.ENVIRONMENT else None
+
+
 def _report_failure(err: OpsError, context: Context) -> int:
+    context.exit_code = int(err.exit_code)
+    redact = _redactor(context)
     if context.debug:
         import traceback
 
-        traceback.print_exc()
-    redact = _redactor(context)
+        click.echo(redact(traceback.format_exc()), err=True)
     lines = err.problems if isinstance(err, SettingsError) else [err.message]
     for line in lines:
         click.echo(f"Error: {redact(line)}", err=True)

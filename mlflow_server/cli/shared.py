@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from mlflow_server.errors import ExitCode
 from mlflow_server.platform import PlatformFlags
@@ -36,6 +37,8 @@ class Context:
         command: The command being run, for its report.
         started_at: When.
         settings: Once loaded.
+        exit_code: What the process will end with, once that is known.
+        typed: Names of the fields above that were options; variables do not change those.
     """
 
     platform: PlatformFlags = field(default_factory=PlatformFlags)
@@ -47,6 +50,8 @@ class Context:
     command: str = ""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     settings: LoadedSettings | None = None
+    exit_code: int = 0
+    typed: set[str] = field(default_factory=set)
 
     def wants_color(self) -> bool:
         """Colours only for people: a terminal, unless told otherwise by option or environment."""
@@ -65,17 +70,21 @@ pass_context = click.make_pass_decorator(Context, ensure=True)
 def common_options(function: F) -> F:
     """Options that every command has, before or after its name."""
 
-    def remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-        def callback(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+    def remember(
+        name: str, fixed: object = None
+    ) -> Callable[[click.Context, click.Parameter, Any], None]:
+        def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
             context = ctx.ensure_object(Context)
-            if value not in (None, False, 0):
-                setattr(context, name, value)
+            source = ctx.get_parameter_source(parameter.name or "")
+            if value in (None, False, 0):
+                return
+            if source is ParameterSource.COMMANDLINE:
+                context.typed.add(name)
+            elif name in context.typed:
+                return  # an option before the command beats a variable, too
+            setattr(context, name, value if fixed is None else fixed)
 
         return callback
-
-    def quiet(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-        if value:
-            ctx.ensure_object(Context).verbosity = -1
 
     options: list[Callable[[F], F]] = [
         _common_option(
@@ -94,7 +103,9 @@ def common_options(function: F) -> F:
             "More log lines; twice for those of libraries.",
             count=True,
         ),
-        _common_option("-q/--quiet", quiet, "Only warnings and errors.", is_flag=True),
+        _common_option(
+            "-q/--quiet", remember("verbosity", -1), "Only warnings and errors.", is_flag=True
+        ),
         _common_option(
             "--color",
             remember("color"),
@@ -231,8 +242,27 @@ def echo_items(context: Context, report: Report) -> None:
 
 def finish(context: Context, report: Report, render: Callable[[Context, Report], None]) -> None:
     """Print a report in the form that was asked for and end with its exit code."""
+    context.exit_code = int(report.exit_code)
     if context.json:
         click.echo(report.as_json())
     else:
         render(context, report)
     raise SystemExit(int(report.exit_code))
+
+
+class Formatter(click.HelpFormatter):
+    """Puts explanations below what they explain where a name in them would not fit beside it."""
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        """Options or commands with their explanations."""
+        rows = list(rows)
+        beside = self.width - self.current_indent - col_max - col_spacing
+        if max((len(word) for _, text in rows for word in text.split()), default=0) <= beside:
+            super().write_dl(rows, col_max, col_spacing)
+            return
+        for term, text in rows:
+            self.write(f"{'':{self.current_indent}}{term}\n")
+            with self.indentation(), self.indentation():
+                self.write_text(text)

@@ -40,7 +40,7 @@ from mlflow_server.store.revision import (
     require_usable,
 )
 from mlflow_server.units import render_size
-from mlflow_server.uris import ArtifactScheme, Dialect
+from mlflow_server.uris import ArtifactScheme, Dialect, mask_uri
 
 log = logging.getLogger(__name__)
 
@@ -323,6 +323,8 @@ def check_tracking_uri(loaded: LoadedSettings, _: LaunchPlan, __: Mapping[str, s
         return Item("tracking-uri", Status.SKIPPED, "MLFLOW_TRACKING_URI is no http(s) address")
     import requests
 
+    shown = mask_uri(uri)
+
     token = loaded.settings.client.tracking_token
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     address = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get?experiment_id=0"
@@ -330,17 +332,17 @@ def check_tracking_uri(loaded: LoadedSettings, _: LaunchPlan, __: Mapping[str, s
         answer = requests.get(address, headers=headers, timeout=2, allow_redirects=False)
     except requests.RequestException as err:
         raise UnavailableError(
-            f"MLFLOW_TRACKING_URI: {uri} does not answer ({type(err).__name__})",
+            f"MLFLOW_TRACKING_URI: {shown} does not answer ({type(err).__name__})",
             hint="check the address and that the server runs",
         ) from None
     facts = {"status": answer.status_code}
     if answer.status_code == 200:
-        return Item("tracking-uri", Status.OK, f"{uri} answers", facts=facts)
+        return Item("tracking-uri", Status.OK, f"{shown} answers", facts=facts)
     if answer.status_code in (301, 302, 303, 307, 308, 401, 403):
-        detail = f"{uri} asks to sign in ({answer.status_code})"
+        detail = f"{shown} asks to sign in ({answer.status_code})"
         fix = "renew MLFLOW_TRACKING_TOKEN: tokens end when a deployment restarts"
         return Item("tracking-uri", Status.FAILED, detail, fix, facts)
-    detail = f"{uri} answers with status {answer.status_code}"
+    detail = f"{shown} answers with status {answer.status_code}"
     return Item("tracking-uri", Status.FAILED, detail, "look at the server's log", facts)
 
 

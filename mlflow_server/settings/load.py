@@ -218,8 +218,8 @@ def _unreadable(text: str) -> str | None:
     if "\0" in text:
         return "holds a NUL byte"
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
+        os.fsencode(text).decode("utf-8")
+    except UnicodeError:
         return "is not UTF-8 text"
     return None
 

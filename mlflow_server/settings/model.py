@@ -20,7 +20,7 @@ from mlflow_server.settings.kinds import (
     Words,
 )
 from mlflow_server.units import render_duration
-from mlflow_server.uris import MASK, mask_uri, parse_store_uri
+from mlflow_server.uris import MASK, Dialect, mask_uri
 
 DEFAULT_SECRETS_DIR = Path("/var/run/secrets/user_credentials")
 
@@ -348,10 +348,8 @@ def _types_in(annotation: Any) -> set[Any]:
 
 def _render_secret(text: str) -> str:
     """A store URI without its password; of any other secret nobody knows which part is secret."""
-    try:
-        return parse_store_uri(text).shown
-    except ValueError:
-        return MASK
+    scheme, separator, _ = text.partition("://")
+    return mask_uri(text) if separator and scheme.partition("+")[0] in set(Dialect) else MASK
 
 
 def render_value(value: Any) -> str:

@@ -140,6 +140,30 @@ def open_sqlite_read_only(uri: StoreUri) -> sqlite3.Connection:
     return connection
 
 
+def refuse_other_files(uri: StoreUri) -> None:
+    """Raise when a SQLite store's file is something else, however short.
+
+    SQLite itself takes a file of one byte for an empty database.
+
+    Raises:
+        BadInputError: The file does not begin as SQLite files do (sqlite.org/fileformat2).
+    """
+    try:
+        with sqlite_path(uri).open("rb") as file:
+            header = file.read(16)
+    except OSError:
+        return  # opening it as a database says what is wrong
+    if header != b"SQLite format 3\0":
+        raise _not_a_database(uri)
+
+
+def _not_a_database(uri: StoreUri) -> OpsError:
+    return BadInputError(
+        f"{uri.shown}: the file is not a SQLite database",
+        hint="point MLFLOW_BACKEND_STORE_URI at another file, or restore a backup",
+    )
+
+
 def is_wal(path: Path) -> bool:
     """True when the file's header names WAL (bytes 18 and 19 are 2; sqlite.org/fileformat2)."""
     try:
@@ -268,10 +292,7 @@ def _explain_sqlite(uri: StoreUri, err: sqlite3.Error) -> OpsError:
     primary = code & 0xFF if code is not None else None
     match primary:
         case sqlite3.SQLITE_NOTADB:
-            return BadInputError(
-                f"{uri.shown}: the file is not a SQLite database",
-                hint="point MLFLOW_BACKEND_STORE_URI at another file, or restore a backup",
-            )
+            return _not_a_database(uri)
         case sqlite3.SQLITE_CORRUPT:
             return BadInputError(
                 f"{uri.shown}: the SQLite file is damaged", hint="restore it from a backup"

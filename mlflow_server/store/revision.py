@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_server.errors import InternalError, SchemaError
-from mlflow_server.store.engine import connect, sqlite_path
+from mlflow_server.store.engine import connect, refuse_other_files, sqlite_path
 from mlflow_server.uris import StoreUri
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def read_store_status(uri: StoreUri) -> SchemaStatus:
         path = sqlite_path(uri)
         if not path.exists() or (path.is_file() and path.stat().st_size == 0):
             return SchemaStatus(SchemaState.EMPTY, None, head_revision())
+        refuse_other_files(uri)
     with connect(uri) as connection:
         return read_status(connection)
 
