@@ -132,7 +132,8 @@ class _OnlyIf:
         self._condition = condition
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        chosen = self._inner if self._condition(scope) else self._app
+        is_concerned = scope["type"] == "http" and self._condition(scope)
+        chosen = self._inner if is_concerned else self._app
         return chosen(scope, receive, send)
 
 

@@ -98,6 +98,12 @@ class Front:
         if path not in _PROBES and not self._guard.allows(host):
             await _answer(send, 403, _wrong_host(host))
             return
+        if host != host.lower():
+            # Names have no case, but MLflow compares them as texts.
+            scope["headers"] = [
+                (name, value.lower() if name == b"host" else value)
+                for name, value in scope["headers"]
+            ]
         probe = self._probes.get(path)
         if probe is not None:
             await probe(scope, receive, send)

@@ -228,7 +228,7 @@ def mlflow_allowed_hosts(names: Iterable[str]) -> str:
             return "*"
         escaped = name.replace("[", "[[]", 1) if name.startswith("[") else name
         entries += [name, escaped + _DEFAULT_ANY_PORT]
-    entries += ["192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32)), "[[]f[cd]*"]
+    entries += ["127.*", "192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32)), "[[]f[cd]*"]
     return ",".join(entries)
 
 

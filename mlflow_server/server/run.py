@@ -284,6 +284,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             "loop": "uvloop",
             "http": "httptools",
             "ws": "none",
+            "lifespan": "on",
             "access_log": False,
             "server_header": False,
             "timeout_graceful_shutdown": grace,

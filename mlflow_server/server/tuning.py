@@ -19,11 +19,14 @@ _TRUSTED_IDLE_S = 30.0
 
 
 def share_engines() -> dict[str, Any]:
-    """Let MLflow's tracking, registry and job stores use one pool for the very same database.
+    """Let all of MLflow's stores in this process use one pool for the very same database.
+
+    Tracking, registry and job stores keep a map of engines each, the workspace store none.
 
     Returns:
         The engines by URI; MLflow adds to it as it opens stores.
     """
+    import mlflow.store.db.utils as mlflow_db
     from mlflow.store.jobs.sqlalchemy_store import SqlAlchemyJobStore
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
@@ -31,6 +34,14 @@ def share_engines() -> dict[str, Any]:
     engines: dict[str, Any] = TrackingStore._engine_map
     RegistryStore._engine_map = engines
     SqlAlchemyJobStore._engine_map = engines
+    make_engine = mlflow_db.create_sqlalchemy_engine_with_retry
+
+    def make_once(uri: str) -> Any:
+        if uri not in engines:
+            engines[uri] = make_engine(uri)
+        return engines[uri]
+
+    mlflow_db.create_sqlalchemy_engine_with_retry = make_once
     return engines
 
 
