@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger as GunicornLogger
 from uvicorn_worker import UvicornWorker
 
@@ -27,6 +28,7 @@ from mlflow_server import __version__
 from mlflow_server.artifacts.probe import PROBE_TIMEOUT_S, needs_mlflow, probe
 from mlflow_server.errors import ExitCode, InternalError, OpsError, UnavailableError
 from mlflow_server.server.app import create_app, import_mlflow, open_stores
+from mlflow_server.server.guard import check_stopped, was_stopped
 from mlflow_server.server.jobs import JobRunner, require_job_execution
 from mlflow_server.server.plan import LaunchPlan
 from mlflow_server.server.preflight import Preflight, explain_bind
@@ -74,6 +76,7 @@ def run(plan: LaunchPlan, preflight: Preflight, environment: dict[str, str]) -> 
         _prepare_stores(plan, preflight)
         app = create_app(plan, runtime.path, metrics)
         _settle_memory()
+        check_stopped()
         _Supervisor(plan, preflight.listener, app, metrics).serve()
     finally:
         runtime.remove()
@@ -130,17 +133,24 @@ def _in_child(work: Callable[[], object], timeout_s: float, too_late: OpsError) 
     A child that overstays, or is alive when a signal stops this process, is killed.
     """
     reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _child(work, writer)
-    os.close(writer)
+    child = 0
     try:
+        # Held back, so that no signal comes between the fork and knowing the child.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            child = os.fork()
+            if child == 0:
+                os.close(reader)
+                _child(work, writer)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        os.close(writer)
         deadline = time.monotonic() + timeout_s
         while True:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
                 break
+            check_stopped()
             if time.monotonic() > deadline:
                 raise too_late
             time.sleep(0.01)
@@ -163,8 +173,9 @@ def _in_child(work: Callable[[], object], timeout_s: float, too_late: OpsError) 
 def _child(work: Callable[[], object], writer: int) -> NoReturn:
     code = 0
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for stop_signal in _STOP_SIGNALS:
+            signal.signal(stop_signal, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         work()
     except OpsError as err:
         code = int(err.exit_code)
@@ -246,8 +257,22 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
 class _Arbiter(Arbiter):  # type: ignore[misc]
     """gunicorn's supervisor, for which Ctrl-C is as gentle as SIGTERM."""
 
+    _halting = False
+
     def handle_int(self) -> None:
         self.handle_term()
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        self._halting = True
+        super().halt(reason, exit_status)
+
+    def reap_workers(self) -> None:
+        """Note which workers have ended; one more that could not start does not stop the stop."""
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._halting:
+                raise
 
     def spawn_worker(self) -> Any:
         """Fork with signals held back until the child has its own handlers (`_after_fork`).
@@ -342,6 +367,8 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             plan.store.shown,
             plan.destination.shown,
         )
+        if was_stopped():
+            os.kill(os.getpid(), signal.SIGTERM)
         if plan.job_execution:
             self._jobs = JobRunner.start(plan)
 
@@ -365,8 +392,6 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             return
         self._young_deaths += 1
         if self._young_deaths >= _YOUNG_DEATHS_PER_WORKER * self._plan.workers:
-            from gunicorn.errors import HaltServer
-
             raise HaltServer("workers die as soon as they start", int(ExitCode.INTERNAL))
 
 
