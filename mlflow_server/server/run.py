@@ -247,6 +247,11 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
         uvicorn_log.propagate = True
         uvicorn_log.setLevel(self.log.error_log.level)
 
+    def init_signals(self) -> None:
+        """As uvicorn's, but the closing of a terminal is the supervisor's business."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     async def callback_notify(self) -> None:
         """Tell the supervisor that the event loop turns; leave when it is gone."""
         self.notify()
@@ -255,12 +260,23 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """gunicorn's supervisor, for which Ctrl-C is as gentle as SIGTERM."""
+    """gunicorn's supervisor, for which Ctrl-C and a closed terminal are as gentle as SIGTERM.
+
+    What a signal would change in gunicorn (reload, upgrade in place, number of workers) is not
+    offered: settings are read once, at the start.
+    """
 
     _halting = False
 
     def handle_int(self) -> None:
         self.handle_term()
+
+    handle_quit = handle_hup = handle_int
+
+    def handle_usr2(self) -> None:
+        return
+
+    handle_ttin = handle_ttou = handle_usr2
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         self._halting = True
@@ -278,11 +294,18 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         """Fork with signals held back until the child has its own handlers (`_after_fork`).
 
         Else a SIGTERM that comes right after the fork ends up in the child's copy of this
-        supervisor's queue, and the child lives until it is killed.
+        supervisor's queue, and the child lives until it is killed. A worker ends here: on the way
+        out through the supervisor's frames, its exit code would become that of a failed start.
         """
+        supervisor = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             return super().spawn_worker()
+        except SystemExit as end:
+            if os.getpid() == supervisor:
+                raise
+            logging.shutdown()
+            os._exit(end.code if isinstance(end.code, int) else 0)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
