@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_server.server.front import App, Receive, Scope, Send
+from mlflow_server.server.front import App, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from mlflow_server.server.metrics import Metrics
@@ -69,15 +69,27 @@ class WorkerLifespan:
             tasks.append(asyncio.create_task(self._open_later()))
         if self._metrics is not None:
             tasks.append(asyncio.create_task(self._metrics.watch_pools(self._pools)))
+
+        async def send_when_closed(message: Message) -> None:
+            # uvicorn ends the event loop as soon as it has heard of the end.
+            if message["type"].startswith("lifespan.shutdown"):
+                await self._close(tasks)
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_when_closed)
         finally:
-            for task in tasks:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-            for engine in self._engines:
-                await asyncio.to_thread(engine.dispose)
+            await self._close(tasks)
+
+    async def _close(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Stop watching and close the connections; idempotent."""
+        while tasks:
+            task = tasks.pop()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        while self._engines:
+            await asyncio.to_thread(self._engines.pop().dispose)
 
     async def _open(self) -> None:
         self._engines = await asyncio.to_thread(self._open_stores)

@@ -242,18 +242,31 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.spawned_at = time.monotonic()
+        self._has_served = False
         uvicorn_log = logging.getLogger("uvicorn.error")
         uvicorn_log.handlers = []
         uvicorn_log.propagate = True
         uvicorn_log.setLevel(self.log.error_log.level)
 
     def init_signals(self) -> None:
-        """As uvicorn's, but the closing of a terminal is the supervisor's business."""
+        """As uvicorn's, but without sudden death.
+
+        uvicorn has handlers of its own while it serves, and when it is done it raises the signal
+        that stopped it once more; the default action would end the process before cancelled
+        requests have cleaned up. The closing of a terminal is the supervisor's business.
+        """
         super().init_signals()
+        signal.signal(signal.SIGTERM, self._leave)
+        signal.signal(signal.SIGINT, self._leave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _leave(self, _signal: int, _frame: object) -> None:
+        if not self._has_served:
+            raise SystemExit(0)
 
     async def callback_notify(self) -> None:
         """Tell the supervisor that the event loop turns; leave when it is gone."""
+        self._has_served = True
         self.notify()
         if os.getppid() != self.ppid:
             os.kill(os.getpid(), signal.SIGTERM)
