@@ -50,7 +50,8 @@ def _cpu_quota() -> float | None:
 def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> FileSystem:
     """The file system of a path, or of its nearest existing parent."""
     path = path.expanduser().absolute()
-    while not path.exists() and path != path.parent:
+    # os.path.exists is False for what may not be looked at; Path.exists raises.
+    while not os.path.exists(path) and path != path.parent:  # noqa: PTH110
         path = path.parent
     real = path.resolve()
     best, kind = -1, ""

@@ -61,6 +61,7 @@ class StoreUri:
     driver: str | None
     path: Path | None
     shown: str
+    setting: str = "MLFLOW_BACKEND_STORE_URI"
 
     def __repr__(self) -> str:
         return f"StoreUri({self.shown})"
@@ -71,7 +72,7 @@ class StoreUri:
         return self.dialect is Dialect.SQLITE
 
 
-def parse_store_uri(text: str) -> StoreUri:
+def parse_store_uri(text: str, setting: str = "MLFLOW_BACKEND_STORE_URI") -> StoreUri:
     """Read a backend store URI.
 
     Raises:
@@ -100,6 +101,8 @@ def parse_store_uri(text: str) -> StoreUri:
         raise ValueError(f"names the unknown driver {driver[:20]!r}; known for {dialect}: {known}")
     try:
         url = make_url(text)
+        if "@" in (url.host or ""):
+            raise ValueError
     except (ArgumentError, ValueError):
         raise ValueError(
             "cannot be read as a URI; characters such as @ / : # % in a password "
@@ -120,7 +123,7 @@ def parse_store_uri(text: str) -> StoreUri:
     in_memory = path is None or url.query.get("mode") == "memory" or path.name == ":memory:"
     if dialect is Dialect.SQLITE and in_memory:
         raise ValueError("is an in-memory database, which every worker would have its own of")
-    return StoreUri(text, dialect, driver or None, path, mask_uri(text))
+    return StoreUri(text, dialect, driver or None, path, mask_uri(text), setting)
 
 
 def mask_uri(text: str) -> str:

@@ -4,6 +4,7 @@ Local folders and S3 are probed without MLflow, so that a server can refuse to s
 other scheme through MLflow's own artifact repository.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from mlflow_server.errors import (
     SettingsError,
     UnavailableError,
 )
-from mlflow_server.uris import ArtifactScheme, ArtifactUri
+from mlflow_server.uris import ArtifactScheme, ArtifactUri, mask_uri
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +72,47 @@ def _probe(uri: ArtifactUri, environ: Mapping[str, str]) -> None:
             _probe_with_mlflow(uri)
 
 
-def _probe_local(uri: ArtifactUri) -> None:
-    folder = (uri.path or Path()).expanduser().absolute()
+def _nearest(folder: Path) -> Path:
     while not folder.exists():
         if folder.is_symlink():
             raise UnavailableError(f"{_SETTING}: {folder} is a link to nowhere")
         folder = folder.parent
+    return folder
+
+
+_LIBRARIES = {
+    ArtifactScheme.GCS: ("google.cloud.storage", "mlflow-tracking-server[gcs]"),
+    ArtifactScheme.AZURE: ("azure.storage.blob", "mlflow-tracking-server[azure]"),
+}
+
+
+def require_library(uri: ArtifactUri) -> None:
+    """Refuse early when the client library of a destination is missing."""
+    import importlib.util
+
+    if uri.scheme not in _LIBRARIES:
+        return
+    module, package = _LIBRARIES[uri.scheme]
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise SettingsError(
+            [f"{_SETTING}: {uri.shown} needs the package {module}, which is not installed"],
+            hint=f"pip install '{package}'",
+        )
+
+
+def _probe_local(uri: ArtifactUri) -> None:
+    folder = (uri.path or Path()).expanduser().absolute()
+    try:
+        folder = _nearest(folder)
+    except PermissionError as err:
+        raise PermissionDeniedError(
+            f"{_SETTING}: {err.filename} may not be entered",
+            hint=f"the user of the server (uid {os.geteuid()}) needs write permission there",
+        ) from None
     if not folder.is_dir():
         raise SettingsError(
             [f"{_SETTING}: {folder} is a file, not a folder"], hint="name a folder or a bucket"
@@ -94,7 +130,8 @@ def _probe_local(uri: ArtifactUri) -> None:
             raise PermissionDeniedError(message, hint=hint) from None
         raise UnavailableError(message) from None
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _probe_s3(uri: ArtifactUri, environ: Mapping[str, str]) -> None:
@@ -113,6 +150,13 @@ def _probe_s3(uri: ArtifactUri, environ: Mapping[str, str]) -> None:
         if owner := environ.get("MLFLOW_S3_EXPECTED_BUCKET_OWNER"):
             place["ExpectedBucketOwner"] = owner
         extra = json.loads(environ.get("MLFLOW_S3_UPLOAD_EXTRA_ARGS") or "{}")
+        bucket = {name: value for name, value in place.items() if name != "Key"}
+        try:
+            # Some servers make a missing bucket when something is written into it.
+            client.head_bucket(**bucket)
+        except failures.ClientError as err:
+            if err.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
+                raise
         client.put_object(**place, Body=content, **extra)
         try:
             found = client.get_object(**place)["Body"].read()
@@ -133,9 +177,12 @@ def _probe_s3(uri: ArtifactUri, environ: Mapping[str, str]) -> None:
         ) from None
     except (failures.ProfileNotFound, failures.ParamValidationError, ValueError) as err:
         kind = type(err).__name__
-        raise SettingsError([f"{_SETTING}: {uri.shown}: S3 settings are wrong ({kind})"]) from None
+        raise SettingsError(
+            [f"{_SETTING}: {uri.shown}: S3 settings are wrong ({kind})"],
+            hint="check MLFLOW_S3_ENDPOINT_URL, AWS_PROFILE and the bucket's name",
+        ) from None
     except failures.BotoCoreError as err:
-        endpoint = environ.get("MLFLOW_S3_ENDPOINT_URL") or "the S3 endpoint of AWS"
+        endpoint = mask_uri(environ.get("MLFLOW_S3_ENDPOINT_URL") or "the S3 endpoint of AWS")
         raise UnavailableError(
             f"{_SETTING}: {uri.shown}: cannot reach {endpoint} ({type(err).__name__})",
             hint="check MLFLOW_S3_ENDPOINT_URL",

@@ -24,7 +24,7 @@ from mlflow_server.host import file_system_of
 from mlflow_server.report import Item, Status
 from mlflow_server.server.environment import TELEMETRY_OFF
 from mlflow_server.server.plan import LOOPBACK_HOSTS, LaunchPlan
-from mlflow_server.server.preflight import bind
+from mlflow_server.server.preflight import bind, check_store
 from mlflow_server.settings.load import LoadedSettings
 from mlflow_server.store.engine import (
     connect,
@@ -36,8 +36,6 @@ from mlflow_server.store.limits import free_connections
 from mlflow_server.store.revision import (
     SchemaState,
     SchemaStatus,
-    read_store_status,
-    require_usable,
 )
 from mlflow_server.units import render_size
 from mlflow_server.uris import ArtifactScheme, Dialect, mask_uri
@@ -156,9 +154,7 @@ def check_schema(_: LoadedSettings, plan: LaunchPlan, __: Mapping[str, str]) -> 
     """Can the stores be reached, and do their schemas fit?"""
     statuses: list[SchemaStatus] = []
     for uri in plan.stores:
-        status = read_store_status(uri)
-        require_usable(status, uri)
-        statuses.append(status)
+        statuses.append(check_store(uri))
     if any(status.state is SchemaState.EMPTY for status in statuses):
         return Item("schema", Status.OK, f"{plan.store.shown}: empty; serve initialises it")
     facts = {"revision": statuses[0].current}

@@ -139,8 +139,16 @@ def make_plan(loaded: LoadedSettings, facts: Facts) -> LaunchPlan:
     server = settings.server
     store = parse_store_uri(settings.store.backend_store_uri.get_secret_value())
     registry_uri, replica_uri = settings.store.registry_store_uri, settings.store.read_replica_uri
-    registry = parse_store_uri(registry_uri.get_secret_value()) if registry_uri else None
-    replica = parse_store_uri(replica_uri.get_secret_value()) if replica_uri else None
+    registry = (
+        parse_store_uri(registry_uri.get_secret_value(), "MLFLOW_REGISTRY_STORE_URI")
+        if registry_uri
+        else None
+    )
+    replica = (
+        parse_store_uri(replica_uri.get_secret_value(), "MLFLOW_READ_REPLICA_BACKEND_STORE_URI")
+        if replica_uri
+        else None
+    )
     destination = parse_artifacts_destination(
         settings.artifacts.destination, plugin_schemes=facts.plugin_schemes
     )

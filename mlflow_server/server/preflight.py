@@ -3,16 +3,18 @@
 Each check takes 5 s at most and they run side by side. Nothing is created or changed.
 """
 
+import contextlib
 import errno
 import functools
 import logging
 import os
 import socket
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from mlflow_server.artifacts.probe import PROBE_TIMEOUT_S, needs_mlflow, probe
+from mlflow_server.artifacts.probe import PROBE_TIMEOUT_S, needs_mlflow, probe, require_library
 from mlflow_server.deadline import DeadlineExceededError, start_within
 from mlflow_server.errors import (
     OpsError,
@@ -71,6 +73,7 @@ def check_all(plan: LaunchPlan, environ: Mapping[str, str]) -> Preflight:
     """
     for uri in plan.stores:
         require_driver(uri)
+    require_library(plan.destination)
     listener = bind(plan.host, plan.port)
     try:
         started = [
@@ -84,13 +87,22 @@ def check_all(plan: LaunchPlan, environ: Mapping[str, str]) -> Preflight:
                 lambda: probe(plan.destination, environ, timeout_s=PROBE_TIMEOUT_S),
             )
         statuses = {}
+        failures: list[Exception] = []
         for uri, wait in started:
             try:
                 statuses[uri.text] = wait()
             except DeadlineExceededError as err:
-                raise explain_failure(uri, err) or err from None
+                failures.append(explain_failure(uri, err) or err)
+            except Exception as err:
+                failures.append(err)
+        # Also after a failure: ending now would leave the probe object behind.
         if destination is not None:
-            destination()
+            try:
+                destination()
+            except Exception as err:
+                failures.append(err)
+        if failures:
+            raise failures[0]
         warnings = _pool_warnings(plan)
     except BaseException:
         listener.close()
@@ -106,23 +118,62 @@ def check_store(uri: StoreUri) -> SchemaStatus:
         OpsError: It is not.
     """
     if uri.is_sqlite:
-        _check_sqlite_place(uri)
+        with _explaining_permission(uri):
+            _check_sqlite_kind(uri)
     status = read_store_status(uri)
     require_usable(status, uri)
+    if uri.is_sqlite:
+        _check_sqlite_place(uri)
     if uri.is_sqlite and status.state is SchemaState.CURRENT:
         _check_sqlite_writable(uri)
+    if uri.dialect is Dialect.POSTGRESQL and status.state is SchemaState.EMPTY:
+        import sqlalchemy
+
+        with connect(uri) as connection:
+            query = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+            if not connection.execute(sqlalchemy.text(query)).scalar_one():
+                raise PermissionDeniedError(
+                    f"{uri.shown}: the user may not create tables in this empty database",
+                    hint="GRANT CREATE ON SCHEMA public TO its user, or make it the owner",
+                )
     return status
 
 
-def _check_sqlite_place(uri: StoreUri) -> None:
-    path = sqlite_path(uri)
-    if path.is_dir():
-        raise SettingsError([f"MLFLOW_BACKEND_STORE_URI: {uri.shown} is a folder, not a file"])
+@contextlib.contextmanager
+def _explaining_permission(uri: StoreUri) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as err:
+        raise PermissionDeniedError(
+            f"{uri.shown}: {err.filename} may not be entered",
+            hint=f"the user of the server (uid {os.geteuid()}) needs permission there",
+        ) from None
+
+
+def _nearest_folder(path: Path) -> Path:
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
+    return folder
+
+
+def _check_sqlite_kind(uri: StoreUri) -> None:
+    path = sqlite_path(uri)
+    if path.is_dir():
+        raise SettingsError(
+            [f"{uri.setting}: {uri.shown} is a folder, not a file"],
+            hint=f"name a file in {uri.setting}",
+        )
+    folder = _nearest_folder(path)
     if not folder.is_dir():
-        raise SettingsError([f"MLFLOW_BACKEND_STORE_URI: {folder} is a file, not a folder"])
+        raise SettingsError(
+            [f"{uri.setting}: {folder} is a file, not a folder"],
+            hint=f"name another place in {uri.setting}",
+        )
+
+
+def _check_sqlite_place(uri: StoreUri) -> None:
+    folder = _nearest_folder(sqlite_path(uri))
     read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
     if read_only or not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionDeniedError(
@@ -139,7 +190,8 @@ def _check_sqlite_writable(uri: StoreUri) -> None:
             pass
     except OSError as err:
         raise PermissionDeniedError(
-            f"{uri.shown}: the SQLite file is not writable ({err.strerror})"
+            f"{uri.shown}: the SQLite file is not writable ({err.strerror})",
+            hint=f"the user of the server (uid {os.geteuid()}) needs write permission",
         ) from None
     try:
         connection = open_sqlite(uri, timeout_s=3)
@@ -204,7 +256,9 @@ def explain_bind(err: OSError, host: str, port: int) -> OpsError:
                 hint=f"choose another with --port, or find it: ss -ltnp 'sport = :{port}'",
             )
         case errno.EADDRNOTAVAIL:
-            return UnavailableError(f"--host: {host} is no address of this machine")
+            return UnavailableError(
+                f"--host: {host} is no address of this machine", hint="use 127.0.0.1 or 0.0.0.0"
+            )
         case errno.EACCES:
             return PermissionDeniedError(
                 f"port {port} needs more rights", hint="choose a port above 1023"

@@ -95,17 +95,17 @@ def _prepare_stores(plan: LaunchPlan, preflight: Preflight) -> None:
     The first two happen in a forked child that has MLflow imported already, so that no engine,
     lock or thread of theirs is inherited by the workers.
     """
-    for uri in preflight.empty:
-        log.info("initialising the empty store %s", uri.shown)
-        finish = _open_once(plan) if uri is plan.store else _nothing
-        work = functools.partial(initialise, uri, finish)
-        _in_child(work, INITIALISE_TIMEOUT_S, _init_failed(uri))
     if needs_mlflow(plan.destination):
         _in_child(
             lambda: probe(plan.destination, os.environ, timeout_s=PROBE_TIMEOUT_S),
             PROBE_TIMEOUT_S + 1,
             UnavailableError(f"MLFLOW_ARTIFACTS_DESTINATION: {plan.destination.shown}: no answer"),
         )
+    for uri in preflight.empty:
+        log.info("initialising the empty store %s", uri.shown)
+        finish = _open_once(plan) if uri is plan.store else _nothing
+        work = functools.partial(initialise, uri, finish)
+        _in_child(work, INITIALISE_TIMEOUT_S, _init_failed(uri))
     _make_destination(plan.destination)
     if plan.wal:
         _switch_to_wal(plan.store)

@@ -4,9 +4,12 @@ Constructing an MLflow store migrates an old database silently, so whatever only
 through here.
 """
 
+import importlib
 import importlib.util
 import logging
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +36,7 @@ CONNECT_TIMEOUT_S = 5
 APPLICATION_NAME = "mlflow-tracking-server"
 
 
-def require_driver(uri: StoreUri, *, setting: str = "MLFLOW_BACKEND_STORE_URI") -> str:
+def require_driver(uri: StoreUri) -> str:
     """The name of the installed driver that will serve a URI.
 
     A URI that names no driver gets the first installed one, so `postgresql://` works with either
@@ -50,11 +53,20 @@ def require_driver(uri: StoreUri, *, setting: str = "MLFLOW_BACKEND_STORE_URI") 
     wanted = [uri.driver] if uri.driver else list(known)
     for driver in wanted:
         module, _ = known[driver]
-        if importlib.util.find_spec(module.partition(".")[0]) is not None:
-            return driver
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            continue
+        try:
+            importlib.import_module(module)
+        except ImportError as err:
+            raise SettingsError(
+                [f"{uri.setting}: the driver {module} for {uri.shown} cannot be loaded: {err}"],
+                hint=f"install what it needs (pyodbc: the system package unixodbc), "
+                f"or reinstall it: pip install --force-reinstall '{known[driver][1]}'",
+            ) from None
+        return driver
     module, package = known[wanted[0]]
     raise SettingsError(
-        [f"{setting}: the driver for {uri.shown} is not installed (no module {module!r})"],
+        [f"{uri.setting}: the driver for {uri.shown} is not installed (no module {module!r})"],
         hint=f"pip install '{package}'",
     )
 
@@ -130,6 +142,10 @@ def open_sqlite_read_only(uri: StoreUri) -> sqlite3.Connection:
     """
     path = sqlite_path(uri)
     flag = "mode=ro"
+    beside = [path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-shm")]
+    if beside == [True, False]:
+        # Nobody has it open; reading it here would leave a -shm behind.
+        return _read_into_memory(path)
     if is_wal(path) and not path.with_name(path.name + "-wal").exists():
         flag = "immutable=1"
     elif path.with_name(path.name + "-journal").exists():
@@ -160,8 +176,22 @@ def refuse_other_files(uri: StoreUri) -> None:
 def _not_a_database(uri: StoreUri) -> OpsError:
     return BadInputError(
         f"{uri.shown}: the file is not a SQLite database",
-        hint="point MLFLOW_BACKEND_STORE_URI at another file, or restore a backup",
+        hint=f"point {uri.setting} at another file, or restore a backup",
     )
+
+
+def _read_into_memory(path: Path) -> sqlite3.Connection:
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with tempfile.TemporaryDirectory(prefix="mlflow-server-") as folder:
+        copy = Path(folder) / "copy"
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        connection = sqlite3.connect(copy)
+        try:
+            connection.backup(memory)
+        finally:
+            connection.close()
+    return memory
 
 
 def is_wal(path: Path) -> bool:
@@ -260,7 +290,7 @@ def explain_failure(uri: StoreUri, err: BaseException) -> OpsError | None:
     if any(words in text for words in _REFUSED):
         return PermissionDeniedError(
             f"{uri.shown}: the database refuses these credentials",
-            hint="check user and password in MLFLOW_BACKEND_STORE_URI",
+            hint=f"check user and password in {uri.setting}",
         )
     if any(words in text for words in _UNREACHABLE):
         timed_out = "timeout" in text or "timed out" in text
@@ -287,7 +317,10 @@ def _reason_unreachable(text: str) -> str:
 
 def _explain_sqlite(uri: StoreUri, err: sqlite3.Error) -> OpsError:
     if sqlite_path(uri).is_dir():
-        return BadInputError(f"{uri.shown}: this is a folder, not a SQLite file")
+        return BadInputError(
+            f"{uri.shown}: this is a folder, not a SQLite file",
+            hint=f"name a file in {uri.setting}",
+        )
     code = getattr(err, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     match primary:

@@ -107,11 +107,15 @@ def read_status(connection: "Connection") -> SchemaStatus:
     """Judge the schema behind a connection. Only reads."""
     import sqlalchemy
 
-    names = sqlalchemy.inspect(connection).get_table_names()
+    inspector = sqlalchemy.inspect(connection)
+    names = [*inspector.get_table_names(), *inspector.get_view_names()]
     if UNFINISHED_TABLE in names:
         return SchemaStatus(SchemaState.EMPTY, None, head_revision())
     tables = {name for name in names if not name.startswith(OWN_TABLE_PREFIX)}
-    revisions = read_revisions(connection) if "alembic_version" in tables else []
+    revisions = []
+    if "alembic_version" in tables:
+        columns = {column["name"] for column in inspector.get_columns("alembic_version")}
+        revisions = read_revisions(connection) if "version_num" in columns else []
     return judge(tables, revisions)
 
 
