@@ -264,7 +264,8 @@ def run_s3(folder: Path) -> Iterator[S3Server]:
         f"-master.port={ports['master']}",
         f"-volume.port={ports['volume']}",
         f"-filer.port={ports['filer']}",
-        "-volume.max=20",
+        # Each bucket takes volumes of its own; with too few, uploads fail with an internal error.
+        "-volume.max=500",
         "-master.volumeSizeLimitMB=64",
         "-master.telemetry=false",
         "-s3.port.iceberg=0",
