@@ -5,6 +5,8 @@ other scheme through MLflow's own artifact repository.
 """
 
 import contextlib
+import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -56,7 +58,7 @@ def probe(uri: ArtifactUri, environ: Mapping[str, str], *, timeout_s: float) -> 
     except DeadlineExceededError:
         raise UnavailableError(
             f"{_SETTING}: {uri.shown}: no answer within {timeout_s:g} s",
-            hint="check the endpoint, the network and the mount",
+            hint="check the endpoint (MLFLOW_S3_ENDPOINT_URL), the network and the mount",
         ) from None
 
 
@@ -88,8 +90,10 @@ _LIBRARIES = {
 
 def require_library(uri: ArtifactUri) -> None:
     """Refuse early when the client library of a destination is missing."""
-    import importlib.util
-
+    if uri.scheme is ArtifactScheme.S3:
+        # Imported here, so that a slow disk does not eat the time of the probe.
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module("boto3")
     if uri.scheme not in _LIBRARIES:
         return
     module, package = _LIBRARIES[uri.scheme]
