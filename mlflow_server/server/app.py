@@ -17,6 +17,7 @@ from mlflow_server.server.health import Readiness, livez, state_file_in
 from mlflow_server.server.lifespan import WorkerLifespan
 from mlflow_server.server.observe import Observe, flask_route, note_route
 from mlflow_server.server.plan import LaunchPlan
+from mlflow_server.server.redact import RedactErrors
 from mlflow_server.server.wsgi import WsgiBridge
 from mlflow_server.uris import credentials_in
 
@@ -170,41 +171,3 @@ def open_stores(plan: LaunchPlan) -> None:
         plan.default_artifact_root,
         read_replica_backend_store_uri=mlflow_uri(plan.read_replica) if plan.read_replica else None,
     )
-
-
-class RedactErrors:
-    """Take credentials out of error answers: MLflow quotes the destination's address in some.
-
-    Args:
-        app: The next app.
-        redact: Knows the credentials.
-    """
-
-    def __init__(self, app: App, redact: Redactor) -> None:
-        self._app = app
-        self._redact = redact
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Handle one connection; answers below 400 pass untouched."""
-        start: Any = None
-        parts: list[bytes] = []
-
-        async def redacting_send(message: Any) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                start = message
-                return
-            if start is None or message["type"] != "http.response.body":
-                await send(message)
-                return
-            parts.append(message.get("body", b""))
-            if message.get("more_body"):
-                return
-            body = self._redact(b"".join(parts).decode("utf-8", "surrogateescape"))
-            content = body.encode("utf-8", "surrogateescape")
-            headers = [entry for entry in start["headers"] if entry[0].lower() != b"content-length"]
-            headers.append((b"content-length", str(len(content)).encode()))
-            await send({**start, "headers": headers})
-            await send({"type": "http.response.body", "body": content})
-
-        await self._app(scope, receive, redacting_send)

@@ -20,7 +20,8 @@ from mlflow_server.store.revision import head_revision, read_revisions
 log = logging.getLogger(__name__)
 
 DATABASE_TIMEOUT_S = 2.0
-# Probes of several load balancers within this time share one look.
+# Probes of several load balancers within this time share one good look. A bad one is not kept: the
+# next request finds out whether the database is back.
 _DATABASE_CACHE_S = 2.0
 ARTIFACT_INTERVAL_S = 30.0
 
@@ -100,7 +101,8 @@ class Readiness:
         except TimeoutError:
             # The thread goes on; the next request joins it instead of starting another.
             return (CheckResult("database", False, f"no answer within {DATABASE_TIMEOUT_S:g} s"),)
-        self._database = (self._clock(), results)
+        if all(result.ok for result in results):
+            self._database = (self._clock(), results)
         return results
 
     def _look_at_database(self) -> tuple[CheckResult, ...]:
