@@ -1,16 +1,15 @@
 """The ASGI app: MLflow's own FastAPI app with our middleware in front.
 
-The only module of the server that imports MLflow; `environment.py` must be in force before.
+MLflow is only imported inside functions; `environment.py` must be in force before they are called.
 """
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_server.log import Redactor, adopt_library_loggers
-from mlflow_server.server import tuning
+from mlflow_server.server import shortcuts, tuning
 from mlflow_server.server.environment import mlflow_uri
 from mlflow_server.server.front import App, Front
 from mlflow_server.server.health import Readiness, livez, state_file_in
@@ -18,7 +17,6 @@ from mlflow_server.server.lifespan import WorkerLifespan
 from mlflow_server.server.observe import Observe, flask_route, note_route
 from mlflow_server.server.plan import LaunchPlan
 from mlflow_server.server.redact import RedactErrors
-from mlflow_server.server.wsgi import WsgiBridge
 from mlflow_server.uris import credentials_in
 
 if TYPE_CHECKING:
@@ -55,8 +53,9 @@ def create_app(plan: LaunchPlan, runtime_folder: Path, metrics: "Metrics | None"
     from mlflow.server.fastapi_app import app as fastapi_app
 
     flask_app.before_request_funcs.setdefault(None, []).insert(0, _note_flask_route)
-    _spare_middleware(fastapi_app)
-    _use_own_bridge(fastapi_app, flask_app)
+    shortcuts.spare_middleware(fastapi_app)
+    shortcuts.use_own_bridge(fastapi_app, flask_app)
+    shortcuts.route_straight_to_flask(fastapi_app, flask_app)
     probes: dict[str, App] = {
         "/livez": livez,
         "/readyz": Readiness(plan, state_file_in(runtime_folder)),
@@ -83,64 +82,6 @@ def _note_flask_route() -> None:
 
     if request.url_rule is not None:
         note_route(flask_route(request.url_rule.rule))
-
-
-def _spare_middleware(fastapi_app: Any) -> None:
-    """Run MLflow's two function middlewares only for the requests that they are for.
-
-    Starlette wraps each in a task group and two memory streams, about a third of what a small
-    request costs outside Flask. One times `/gateway/` calls and passes all others on. The other
-    sets the workspace from a header; without workspaces and without the header Flask's own hook
-    (`workspace_before_request_handler`) does the same, and native routes use no workspace.
-
-    Source: MLflow 3.17.2 `server/fastapi_app.py`; `tests/integration/test_app.py` watches it.
-    """
-    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
-
-    def is_gateway(scope: Any) -> bool:
-        return bool(scope["path"].startswith("/gateway"))
-
-    def names_workspace(scope: Any) -> bool:
-        return any(name == b"x-mlflow-workspace" for name, _ in scope["headers"])
-
-    conditions: dict[str, Callable[[Any], bool]] = {"gateway_timing_middleware": is_gateway}
-    if not MLFLOW_ENABLE_WORKSPACES.get():
-        conditions["workspace_context_middleware"] = names_workspace
-    for middleware in fastapi_app.user_middleware:
-        dispatch = middleware.kwargs.get("dispatch")
-        condition = conditions.get(getattr(dispatch, "__name__", ""))
-        if condition is not None:
-            middleware.kwargs = {
-                "inner": middleware.cls,
-                "condition": condition,
-                **middleware.kwargs,
-            }
-            middleware.cls = _OnlyIf
-
-
-def _use_own_bridge(fastapi_app: Any, flask_app: Any) -> None:
-    """Mount Flask by `wsgi.WsgiBridge`, where MLflow has mounted it by its own."""
-    from mlflow.server.fastapi_app import _EfficientWSGIMiddleware, build_environ
-
-    for route in fastapi_app.routes:
-        if isinstance(getattr(route, "app", None), _EfficientWSGIMiddleware):
-            route.app = WsgiBridge(flask_app, build_environ)
-
-
-class _OnlyIf:
-    """A middleware that steps aside unless a condition on the scope holds."""
-
-    def __init__(
-        self, app: App, inner: Callable[..., App], condition: Callable[[Any], bool], **kwargs: Any
-    ) -> None:
-        self._app = app
-        self._inner = inner(app, **kwargs)
-        self._condition = condition
-
-    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        is_concerned = scope["type"] == "http" and self._condition(scope)
-        chosen = self._inner if is_concerned else self._app
-        return chosen(scope, receive, send)
 
 
 def start_worker(plan: LaunchPlan) -> list[Any]:

@@ -1,6 +1,6 @@
 """What can be had from MLflow without changing it: fewer round trips, fewer pools, shorter answers.
 
-Each function names what it relies on; `tests/integration/test_tuning.py` fails when that moves.
+Each function names what it relies on; `tests/integration/test_app.py` fails when that moves.
 Measurements: `docs/design/serve.md`.
 """
 

@@ -51,10 +51,59 @@ print(json.dumps([before, names()]))
 """
 
 
-def middleware(folder: Path, **environment: str) -> tuple[dict[str, str], dict[str, str]]:
-    """MLflow's middleware, name to class, before and after ours was put in front."""
+# Asks the routes where requests end up, before and after the short way to Flask was put in front.
+_ROUTES = """
+import json, sys
+from mlflow.server import app as flask_app
+from mlflow.server.fastapi_app import app
+from starlette.routing import Match
+from mlflow_server.server.shortcuts import route_straight_to_flask, use_own_bridge
+
+use_own_bridge(app, flask_app)
+inner = list(app.router.routes)
+mount = inner[-1]
+
+def fixed(routes, prefix=""):
+    for route in routes:
+        original = getattr(route, "original_router", None)
+        if original is not None:
+            yield from fixed(original.routes, prefix + route.include_context.prefix)
+        for method in getattr(route, "methods", None) or ():
+            yield method, prefix + route.path
+
+paths = {(method, rule.rule) for rule in flask_app.url_map.iter_rules() for method in rule.methods}
+paths |= set(fixed(inner))
+paths |= {(method, "/nothing/here") for method in ("GET", "POST")}
+
+def ends_at(method, path, root_path=""):
+    scope = {"type": "http", "method": method, "path": path, "root_path": root_path, "headers": []}
+    for route in app.router.routes:
+        if route.matches(scope)[0] is Match.FULL:
+            return type(route).__name__, getattr(route, "app", None) is mount.app
+    return None
+
+before = {key: ends_at(*key) for key in paths}
+route_straight_to_flask(app, flask_app)
+changed = []
+short = 0
+for key in paths:
+    after = ends_at(*key)
+    if after[0] == "StraightToFlask":
+        short += 1
+        if before[key] != ("Mount", True):
+            changed.append(key)
+    elif after != before[key]:
+        changed.append(key)
+behind_root = ends_at("POST", "/api/2.0/mlflow/runs/log-metric", "/api")
+print(json.dumps([changed, short, ends_at("POST", "/api/2.0/mlflow/runs/log-metric")[0],
+                  behind_root[0], len(paths), sum(v[0] != "Mount" for v in before.values())]))
+"""
+
+
+def run_script(script: str, folder: Path, **environment: str) -> Any:
+    """What a script prints as JSON on its last line."""
     done = subprocess.run(
-        [sys.executable, "-c", _MIDDLEWARE, str(folder)],
+        [sys.executable, "-c", script, str(folder)],
         cwd=folder,
         env=clean_environment(**environment),
         capture_output=True,
@@ -62,7 +111,12 @@ def middleware(folder: Path, **environment: str) -> tuple[dict[str, str], dict[s
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    before, after = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def middleware(folder: Path, **environment: str) -> tuple[dict[str, str], dict[str, str]]:
+    """MLflow's middleware, name to class, before and after ours was put in front."""
+    before, after = run_script(_MIDDLEWARE, folder, **environment)
     return before, after
 
 
@@ -88,6 +142,15 @@ class TestMiddleware:
         _, after = middleware(tmp_path, MLFLOW_ENABLE_WORKSPACES="true")
         assert after["workspace_context_middleware"] == "BaseHTTPMiddleware"
         assert after["gateway_timing_middleware"] == "_OnlyIf"
+
+
+def test_every_route_ends_where_it_did_and_small_calls_get_there_at_once(tmp_path: Path) -> None:
+    changed, short, log_metric, behind_a_root, total, fastapi = run_script(_ROUTES, tmp_path)
+    assert changed == []
+    assert (log_metric, behind_a_root) == ("StraightToFlask", "Mount")
+    assert short > 100
+    assert fastapi > 10, "FastAPI's own routes were looked at as well"
+    assert total > short + fastapi, "and paths with a parameter, which go the long way"
 
 
 @pytest.mark.xdist_group("app-postgresql")

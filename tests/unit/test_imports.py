@@ -38,6 +38,7 @@ DOORS = {
 IMPORTS_MLFLOW = {
     "server.app",
     "server.jobs",
+    "server.shortcuts",
     "server.tuning",
     "store.schema",
     "artifacts.probe",
