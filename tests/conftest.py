@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import S3Server, run_s3
+from tests.support.s3 import S3Server, run_s3
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 DATA = Path(__file__).parent / "data"

@@ -31,9 +31,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.programs import Server, free_port, serve
-from tests.programs import http as request
 from tests.standins.proxy import run_portal, run_proxy
+from tests.support.programs import Server, free_port, serve
+from tests.support.programs import http as request
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 

@@ -44,7 +44,7 @@ from mlflow_server.cli.main import COMMANDS, PROGRAM, cli, main
 from mlflow_server.cli.shared import Context
 from mlflow_server.errors import ExitCode
 from mlflow_server.settings.model import Definition, iter_definitions
-from tests.programs import REPOSITORY, clean_environment, free_port
+from tests.support.programs import REPOSITORY, clean_environment, free_port
 
 Name = tuple[str, ...]
 SECRET = "S3cr3tMarker"

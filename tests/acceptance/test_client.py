@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Postgres
-from tests.programs import REPOSITORY, S3Server, clean_environment, free_port, serve
+from tests.support.programs import REPOSITORY, clean_environment, free_port, serve
+from tests.support.s3 import S3Server
 
 CLIENT = REPOSITORY / "tests" / "standins" / "stock_client.py"
 LARGE = 50 * 1024 * 1024

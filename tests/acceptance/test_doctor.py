@@ -15,32 +15,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.acceptance.test_bad_input import (
-    DESTINATION,
-    OLD_STORE,
-    S3_ANYWHERE,
-    STORE,
-    WELL_WITHIN_S,
-    PasswordServer,
-    Place,
-    common_place,
-    content_of,
-    copy_store,
-    database,
-    duration_s,
-    execute,
-    head_store,
-    http_listener,
-    locked,
-    make_head_store,
-    place,
-    silent_listener,
-    snapshot,
-    warm_up,
-)
-from tests.programs import S3Server, free_port, http, serve
-
-__all__ = ["common_place", "database", "head_store", "place"]  # fixtures
+from tests.standins.network import http_listener, silent_listener
+from tests.support.passwords import PasswordServer
+from tests.support.places import Place, snapshot
+from tests.support.programs import DESTINATION, STORE, free_port, http, serve
+from tests.support.refusals import WELL_WITHIN_S, duration_s
+from tests.support.s3 import S3_ANYWHERE, S3Server
+from tests.support.stores import OLD_STORE, copy_store, execute, locked, make_head_store
 
 CHECKS = (
     "versions",
@@ -195,7 +176,6 @@ def test_all_is_well_with_sqlite(place: Place, head_store: Path, mode: str, show
 def test_all_is_well_with_postgresql_and_s3(
     place: Place, database: PasswordServer, s3: S3Server, bucket: str
 ) -> None:
-    warm_up(s3, bucket)
     role = database.new_role("hidden-4711")
     name = database.new_database(role)
     environment = {
@@ -213,7 +193,7 @@ def test_all_is_well_with_postgresql_and_s3(
     found.check(0)
     assert found.items["connections"]["facts"]["allowed"] > 0
     assert abs(found.items["clock"]["facts"]["skew_s"]) < 2
-    assert content_of(s3, bucket) == []
+    assert s3.content(bucket) == []
     assert database.tables(name) == tables
 
 
@@ -512,7 +492,7 @@ def test_s3_that_does_not_let_us_in(
 ) -> None:
     environment = {**s3.environment, DESTINATION: f"s3://{bucket}/artifacts", **change}
     examine(place, environment=environment).check(code, "artifacts")
-    assert content_of(s3, bucket) == []
+    assert s3.content(bucket) == []
 
 
 def test_refused_port_of_the_s3_endpoint_is_69(place: Place) -> None:

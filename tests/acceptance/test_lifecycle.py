@@ -25,7 +25,7 @@ import pytest
 
 from mlflow_server.store.revision import head_revision
 from tests.conftest import Postgres
-from tests.programs import REPOSITORY, Server, free_port, http, serve
+from tests.support.programs import REPOSITORY, Server, free_port, http, serve
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 API = "/api/2.0/mlflow"

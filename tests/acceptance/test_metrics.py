@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mlflow_server import __version__
 from mlflow_server.store.revision import head_revision
-from tests.programs import Server, serve
-from tests.programs import http as request
+from tests.support.programs import Server, serve
+from tests.support.programs import http as request
 
 API = "/api/2.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.acceptance.test_systemd import needed
-from tests.programs import REPOSITORY, free_port
+from tests.support.programs import REPOSITORY, free_port
 
 SITE = REPOSITORY / "deploy" / "nginx" / "mlflow.conf"
 HOST = "mlflow.example.com"

@@ -15,20 +15,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.acceptance.test_bad_input import (
-    Place,
-    common_place,
-    execute,
-    locked,
-    make_head_store,
-    place,
-    refusal,
-    snapshot,
-)
 from tests.conftest import DATA, GOLDEN, Postgres
-from tests.programs import free_port
-
-__all__ = ["common_place", "place"]  # fixtures
+from tests.support.places import Place, snapshot
+from tests.support.programs import free_port
+from tests.support.refusals import refusal
+from tests.support.stores import execute, locked, make_head_store
 
 # File -> revision, and how many revisions MLflow 3.17.2 is ahead.
 STORES = {

@@ -22,9 +22,9 @@ import pytest
 
 from mlflow_server.store.revision import head_revision
 from tests.conftest import Postgres
-from tests.programs import Answer, Server, free_port, serve
-from tests.programs import http as request
 from tests.standins.proxy import run_proxy
+from tests.support.programs import Answer, Server, free_port, serve
+from tests.support.programs import http as request
 
 API = "/api/2.0/mlflow"
 AJAX = "/ajax-api/2.0/mlflow"

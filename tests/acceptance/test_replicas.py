@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.programs import Server, http, serve
+from tests.support.programs import Server, http, serve
 
 API = "/api/2.0/mlflow"
 REPLICAS = 4

@@ -23,22 +23,12 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.acceptance.test_bad_input import (
-    DESTINATION,
-    OLD_STORE,
-    STORE,
-    PasswordServer,
-    Place,
-    Relay,
-    copy_store,
-    database,
-    http_listener,
-    place,
-    warm_up,
-)
-from tests.programs import S3Server, Server, free_port, http, serve
-
-__all__ = ["database", "place"]  # fixtures
+from tests.standins.network import Relay, http_listener
+from tests.support.passwords import PasswordServer
+from tests.support.places import Place
+from tests.support.programs import DESTINATION, STORE, Server, free_port, http, serve
+from tests.support.s3 import S3Server
+from tests.support.stores import OLD_STORE, copy_store
 
 REGISTRY = "MLFLOW_REGISTRY_STORE_URI"
 REPLICA = "MLFLOW_READ_REPLICA_BACKEND_STORE_URI"
@@ -203,7 +193,6 @@ def equipment(
         connection.execute(f"GRANT {roles['store']} TO {roles['replica']}")
     bucket = f"b{uuid.uuid4().hex}"
     s3.make_bucket(bucket)
-    warm_up(s3, bucket)
     port = urlsplit(s3.endpoint).port
     assert port is not None
     relay = Relay(port)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Postgres
-from tests.programs import S3Server, http, serve
+from tests.support.programs import http, serve
+from tests.support.s3 import S3Server
 
 
 def test_serves_on_the_embedded_default(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from mlflow_server.errors import ExitCode
 from mlflow_server.settings.model import iter_definitions
-from tests.programs import REPOSITORY
+from tests.support.programs import REPOSITORY
 
 UNIT = REPOSITORY / "deploy" / "systemd" / "mlflow-server.service"
 EXAMPLE = REPOSITORY / "deploy" / "systemd" / "environment.example"

@@ -17,7 +17,7 @@ from mlflow_server.store import lock
 from mlflow_server.store.revision import SchemaState, read_store_status
 from mlflow_server.store.schema import initialise
 from mlflow_server.uris import parse_store_uri
-from tests.programs import clean_environment, free_port, http, run_cli, serve
+from tests.support.programs import clean_environment, free_port, http, run_cli, serve
 
 MARIADBD = shutil.which("mariadbd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 pytestmark = [

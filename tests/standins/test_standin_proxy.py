@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.programs import http
 from tests.standins.proxy import run_portal, run_proxy
+from tests.support.programs import http
 
 
 class _Echo(BaseHTTPRequestHandler):

@@ -15,7 +15,7 @@ from mlflow_server.errors import ExitCode, OpsError
 from mlflow_server.log import FIELDS
 from mlflow_server.report import Report, Status
 from mlflow_server.settings.model import iter_definitions
-from tests.programs import REPOSITORY, clean_environment
+from tests.support.programs import REPOSITORY, clean_environment
 
 PAGES = ("settings.md", "commands.md")
 DOCS = REPOSITORY / "docs"

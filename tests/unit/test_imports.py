@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import REPOSITORY
+from tests.support.programs import REPOSITORY
 
 PACKAGE = REPOSITORY / "mlflow_server"
 

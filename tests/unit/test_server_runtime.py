@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow_server.server.runtime import RuntimeFolder
-from tests.programs import REPOSITORY, clean_environment
+from tests.support.programs import REPOSITORY, clean_environment
 
 _SERVER = """
 import sys

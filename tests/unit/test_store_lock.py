@@ -17,7 +17,7 @@ import pytest
 from mlflow_server.errors import BusyError, ExitCode, OpsError
 from mlflow_server.store.lock import exclusive
 from mlflow_server.uris import StoreUri, parse_store_uri
-from tests.programs import REPOSITORY, clean_environment
+from tests.support.programs import REPOSITORY, clean_environment
 
 _HOLDER = """
 import sys

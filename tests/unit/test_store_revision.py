@@ -23,7 +23,7 @@ from mlflow_server.store.revision import (
     require_usable,
 )
 from mlflow_server.uris import parse_store_uri
-from tests.programs import REPOSITORY, clean_environment
+from tests.support.programs import REPOSITORY, clean_environment
 from tests.unit.making_stores import make_store
 from tests.unit.zygote import Zygote
 

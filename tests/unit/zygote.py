@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.programs import REPOSITORY, clean_environment
+from tests.support.programs import REPOSITORY, clean_environment
 
 DID_IT, FOUND_IT_DONE = 10, 11
 

@@ -1,4 +1,4 @@
-"""Start the programs that tests talk to: our server, PostgreSQL, an S3 server."""
+"""Start our own programs, and ask them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
+STORE = "MLFLOW_BACKEND_STORE_URI"
+DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
 # Long on purpose: CI has two cores and runs several servers side by side.
 START_TIMEOUT_S = 90.0
 
@@ -191,105 +193,3 @@ def serve(
         yield server
     finally:
         server.kill_all()
-
-
-@dataclass(frozen=True)
-class S3Server:
-    """A real S3 server with one access key."""
-
-    endpoint: str
-    access_key: str
-    secret_key: str
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What MLflow and boto3 need to use it."""
-        return {
-            "MLFLOW_S3_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-
-    def make_bucket(self, name: str) -> None:
-        """Create a bucket; a server that has just started needs some patience."""
-        import boto3
-        import botocore.exceptions
-        from botocore.client import Config
-
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            client = boto3.client(
-                "s3",
-                endpoint_url=self.endpoint,
-                aws_access_key_id=self.access_key,
-                aws_secret_access_key=self.secret_key,
-                region_name="us-east-1",
-                config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
-            )
-            try:
-                with contextlib.suppress(
-                    client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou
-                ):
-                    client.create_bucket(Bucket=name)
-                # The first write waits for the volume server: not in the time of a test.
-                client.put_object(Bucket=name, Key="ready", Body=b"ready")
-                client.delete_object(Bucket=name, Key="ready")
-                return
-            except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.3)
-            finally:
-                client.close()
-
-
-@contextlib.contextmanager
-def run_s3(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS with signature checks, on free ports."""
-    key, secret = "test-access-key", "test-secret-key-0123456789"
-    identities = {
-        "identities": [
-            {
-                "name": "tests",
-                "credentials": [{"accessKey": key, "secretKey": secret}],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-            }
-        ]
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "s3.json").write_text(json.dumps(identities), "utf-8")
-    ports = {name: free_port() for name in ("s3", "master", "volume", "filer")}
-    flags: Sequence[str] = [
-        f"-dir={folder}",
-        "-s3",
-        f"-s3.config={folder / 's3.json'}",
-        f"-s3.port={ports['s3']}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        f"-master.port={ports['master']}",
-        f"-volume.port={ports['volume']}",
-        f"-filer.port={ports['filer']}",
-        "-volume.max=100",
-        "-master.volumeSizeLimitMB=64",
-        "-master.telemetry=false",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-    ]
-    weed = Path(sys.executable).parent / "weed"
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(weed), "server", *flags],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            # One new volume at a time for a bucket, not seven: they run out after a few buckets.
-            env={**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
-        )
-    server = S3Server(f"http://127.0.0.1:{ports['s3']}", key, secret)
-    try:
-        server.make_bucket("ready")
-        yield server
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
