@@ -259,10 +259,10 @@ def test_archive_leaves_out(path: str) -> None:
     assert is_left_out(path)
 
 
+@pytest.mark.anaconda_project
 def test_anaconda_project_finds_no_problem(tmp_path: Path) -> None:
-    python = os.environ.get("ANACONDA_PROJECT_PYTHON")
-    if not python:
-        pytest.skip("set ANACONDA_PROJECT_PYTHON to a Python with the anaconda-project package")
+    """By hand: ANACONDA_PROJECT_PYTHON=PYTHON_WITH_IT scripts/test -m anaconda_project."""
+    python = os.environ["ANACONDA_PROJECT_PYTHON"]
     # The package asks conda for the platform when it is imported, and for nothing else here.
     conda = tmp_path / "conda"
     conda.write_text('#!/bin/sh\necho \'{"platform": "linux-64"}\'\n', encoding="utf-8")

@@ -794,12 +794,26 @@ def silent_server() -> Iterator[tuple[int, threading.Event]]:
 
 @every_command(hangs_on=True)
 def test_17_ctrl_c_ends_it_cleanly(name: Name, tmp_path: Path) -> None:
-    hangs_on = run_of(name).hangs_on
-    assert hangs_on is not None
+    run = run_of(name)
+    assert run.hangs_on is not None
+    # It gives up by itself after a few seconds; a busy machine may take as long to send Ctrl-C.
+    for _ in range(3):
+        code, out, err = _interrupted(name, run.hangs_on, tmp_path)
+        if code == run.interrupted:
+            break
+    assert code == run.interrupted
+    assert "Traceback" not in err
+    assert out == ""
+    assert "stopped" in err.lower()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _interrupted(name: Name, hangs_on: Sequence[str], folder: Path) -> tuple[int, str, str]:
+    """Exit code and output of a command that gets Ctrl-C while it waits for an answer."""
     with silent_server() as (port, connected):
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow_server", *name, *filled(hangs_on, port)],
-            cwd=tmp_path,
+            cwd=folder,
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -813,11 +827,7 @@ def test_17_ctrl_c_ends_it_cleanly(name: Name, tmp_path: Path) -> None:
         finally:
             process.kill()
             process.wait()
-    assert process.returncode == run_of(name).interrupted
-    assert "Traceback" not in err
-    assert out == ""
-    assert "stopped" in err.lower()
-    assert list(tmp_path.iterdir()) == []
+    return process.returncode, out, err
 
 
 @every_command()

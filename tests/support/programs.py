@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,18 +20,26 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 STORE = "MLFLOW_BACKEND_STORE_URI"
 DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
+_PORTS_PER_WORKER = 1_000
+# Begins somewhere else in each run: ports of the run before may still be closing.
+_ports = itertools.count(os.getpid())
 # Long on purpose: CI has two cores and runs several servers side by side.
 START_TIMEOUT_S = 90.0
 
 
-def free_port(below: int = 55_000) -> int:
-    """A TCP port that nobody listens on now, below the range that some servers add 10,000 to."""
-    while True:
-        with socket.socket() as trial:
-            trial.bind(("127.0.0.1", 0))
-            port: int = trial.getsockname()[1]
-        if port < below:
+def free_port() -> int:
+    """A TCP port that nobody listens on now, and that nobody else will be given.
+
+    Outgoing connections take theirs from 32,768 up (Linux), SeaweedFS adds 10,000 to some of its
+    own; each process of pytest-xdist has a range to itself, and hands out no port twice.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+    for _ in range(_PORTS_PER_WORKER):
+        port = 12_000 + worker * _PORTS_PER_WORKER + next(_ports) % _PORTS_PER_WORKER
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("no port is free")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -1,0 +1,271 @@
+"""The commands in the documentation work: those that a test can run are run, all are parsed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from mlflow_server import __version__
+from mlflow_server.cli.main import cli
+from tests.support.pages import Block, blocks
+from tests.support.programs import (
+    REPOSITORY,
+    START_TIMEOUT_S,
+    clean_environment,
+    free_port,
+    http,
+    serve,
+)
+
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(900)]
+
+PAGES = sorted(
+    path
+    for path in (
+        *REPOSITORY.glob("*.md"),
+        *REPOSITORY.glob("docs/**/*.md"),
+        *REPOSITORY.glob("benchmarks/*.md"),
+    )
+    if "_templates" not in path.parts
+)
+LINUX = REPOSITORY / "docs/runbooks/deploy-linux.md"
+AE5 = REPOSITORY / "docs/runbooks/deploy-ae5.md"
+METRICS = REPOSITORY / "docs/metrics.md"
+# Its examples come from the code, and are parsed below like all others.
+GENERATED = REPOSITORY / "docs/commands.md"
+# Pages whose blocks a test below runs.
+RUN = {LINUX, AE5, METRICS, GENERATED}
+COMMAND = re.compile(
+    r"(?:(?:^|[\s`(/])mlflow-server(?:-as-service)?|python -m mlflow_server) +([a-z][^`\n|]*)"
+)
+
+
+def to_run(page: Path) -> Iterator[Block]:
+    return (block for block in blocks(page) if block.reason is None)
+
+
+def block_with(page: Path, text: str) -> Block:
+    (found,) = [block for block in to_run(page) if text in block.commands]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_that_are_not_run_say_why(page: Path) -> None:
+    left = [str(block) for block in to_run(page) if page not in RUN]
+    assert left == [], "run them in a test, or write `<!-- not run: WHY -->` above them"
+
+
+def test_blocks_are_found_at_all() -> None:
+    assert len([*blocks(LINUX)]) > 10
+    assert {page for page in PAGES if [*blocks(page)]} >= {LINUX, AE5, METRICS, GENERATED}
+
+
+def commands_of(page: Path) -> Iterator[list[str]]:
+    """The arguments of every command line of ours on a page, in blocks and in running text."""
+    text = page.read_text("utf-8")
+    sources = [block.commands for block in blocks(page)]
+    sources += [found for found in re.findall(r"`([^`\n]+)`", text) if not found.startswith("--")]
+    for source in sources:
+        for line in source.replace("\\\n", " ").splitlines():
+            for match in COMMAND.finditer(line):
+                yield shlex.split(re.split(r"[|;>)]| #", match[1])[0], comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_command_line_of_ours_is_understood(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of commands and options exist, and take what they are given."""
+    monkeypatch.setattr(os, "environ", clean_environment())
+    for arguments in commands_of(page):
+        name, *rest = arguments
+        if name in ("…", "COMMAND", "ae5"):
+            continue
+        with click.Context(cli, info_name="mlflow-server") as parent:
+            command = cli.get_command(parent, name)
+            assert command is not None, f"{page.name}: there is no command {name!r}"
+            try:
+                # SHELL and the like stand for what a reader fills in.
+                given = [word for word in rest if not word.isupper()]
+                command.make_context(name, given, parent=parent)
+            except (click.exceptions.Exit, click.MissingParameter):
+                pass
+            except click.UsageError as err:
+                pytest.fail(f"{page.name}: {' '.join(arguments)}: {err.format_message()}")
+
+
+def test_command_lines_are_found_at_all() -> None:
+    assert ["doctor"] in list(commands_of(LINUX))
+    assert ["serve", "--metrics"] in list(commands_of(METRICS))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This checkout as a repository with a tag for the release, also where there is no git."""
+    copy = tmp_path_factory.mktemp("repository") / "copy"
+    kept = ("mlflow_server", "requirements", "deploy", "scripts", "docs")
+    for name in kept:
+        shutil.copytree(
+            REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for path in REPOSITORY.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+    who = ["-c", "user.name=tests", "-c", "user.email=tests@example.com"]
+    for command in (
+        ["init", "--quiet", "--initial-branch=main"],
+        ["add", "."],
+        [*who, "commit", "--quiet", "--message=Copy"],
+        ["tag", __version__],
+    ):
+        subprocess.run(["git", "-C", str(copy), *command], check=True, capture_output=True)
+    return copy
+
+
+def user_environment(**extra: str) -> dict[str, str]:
+    """As on a user's machine: our checkout and its environment are not in the way."""
+    environment = clean_environment(**extra)
+    del environment["PYTHONPATH"]
+    environment.pop("VIRTUAL_ENV", None)
+    return environment
+
+
+def test_release_archive(repository: Path) -> None:
+    block = block_with(AE5, "git archive")
+    block.run({"1.0.0": __version__}, folder=repository, environment=user_environment())
+    listed = subprocess.run(
+        ["tar", "tzf", f"mlflow-tracking-server-{__version__}.tar.gz"],
+        cwd=repository,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    names = listed.stdout.splitlines()
+    assert all(name.startswith("mlflow.tracking.server/") for name in names)
+    assert "mlflow.tracking.server/anaconda-project.yml" in names
+    assert not any("tests" in name or "data/" in name for name in names)
+
+
+def test_installation_on_linux(repository: Path, tmp_path: Path) -> None:
+    """The runbook from top to bottom, in folders of this test instead of the machine's."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    for folder in ("usr/local/src", "usr/local/sbin", "opt/mlflow-server", "etc", "var", "user"):
+        (tmp_path / folder).mkdir(parents=True)
+    replace = {
+        "sudo ": "",
+        "VERSION": __version__,
+        "REPOSITORY": repository.as_uri(),
+        "python3.11 -m venv": f"{sys.executable} -m venv",
+        **{f"/{name}/": f"{tmp_path}/{name}/" for name in ("usr/local", "opt", "etc")},
+        "https://mlflow.example.com": url,
+        "http://127.0.0.1:5000": url,
+    }
+    sources = tmp_path / "usr/local/src/mlflow-tracking-server"
+    environment = user_environment()
+    after_start = ("/readyz", "MLFLOW_TRACKING_URI=")
+    steps = [*to_run(LINUX)]
+    later = [step for step in steps if any(word in step.commands for word in after_start)]
+    for step in steps:
+        if step in later:
+            continue
+        if "/dev/stdin" in step.commands:
+            _enter_secret(step, replace, tmp_path)
+            continue
+        folder = sources if sources.exists() else tmp_path
+        step.run(replace, folder=folder, environment=environment)
+    assert len(steps) - len(later) >= 4
+
+    secret = tmp_path / "etc/credstore/mlflow-server.MLFLOW_BACKEND_STORE_URI"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    helper = tmp_path / "usr/local/sbin/mlflow-server-as-service"
+    assert os.access(helper, os.X_OK)
+    subprocess.run(["sh", "-n", str(helper)], check=True)
+
+    programs = tmp_path / "opt/mlflow-server/venv/bin"
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(programs / "mlflow-server"), "serve", "--port", str(port)],
+            cwd=tmp_path / "var",
+            env={**environment, "MLFLOW_BACKEND_STORE_URI": secret.read_text("utf-8")},
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(url, server, tmp_path / "log")
+        users = {**environment, "PATH": f"{programs}:{environment['PATH']}"}
+        for step in later:
+            step.run(replace, folder=tmp_path / "user", environment=users)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    assert (tmp_path / "var/my.db").exists()
+
+
+def _enter_secret(step: Block, replace: dict[str, str], folder: Path) -> None:
+    """Run a step that reads a secret from the terminal."""
+    uri = f"sqlite:///{folder}/var/my.db\n"
+    typed = Block(step.page, step.line, step.commands.replace("/dev/stdin", "/dev/fd/3"))
+    script = Block(step.page, step.line, f"exec 3< <(printf %s {shlex.quote(uri)})\n")
+    both = Block(step.page, step.line, script.commands + typed.commands)
+    both.run(replace, folder=folder, environment=user_environment())
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text("utf-8")
+        try:
+            if http(f"{url}/readyz").status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(log.read_text("utf-8"))
+
+
+def test_page_about_metrics(tmp_path: Path) -> None:
+    with serve(tmp_path / "project", "--metrics") as server:
+        for block in to_run(METRICS):
+            replace = {"http://127.0.0.1:5000": server.url}
+            block.run(replace, folder=tmp_path, environment=user_environment())
+
+
+def test_scripts_serve_serves(tmp_path: Path) -> None:
+    """The first of the two commands, with an environment that is already there."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    store = f"sqlite:///{tmp_path}/my.db"
+    options = ["--port", str(port), "--backend-store-uri", store]
+    options += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(REPOSITORY / "scripts/serve"), *options],
+            cwd=tmp_path,
+            env=user_environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(url, server, tmp_path / "log")
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
