@@ -261,7 +261,10 @@ def test_archive_leaves_out(path: str) -> None:
 
 @pytest.mark.anaconda_project
 def test_anaconda_project_finds_no_problem(tmp_path: Path) -> None:
-    """By hand: ANACONDA_PROJECT_PYTHON=PYTHON_WITH_IT scripts/test -m anaconda_project."""
+    """By hand: ANACONDA_PROJECT_PYTHON=PYTHON_WITH_IT scripts/test -m anaconda_project.
+
+    That Python has the library from its repository, and ruamel.yaml older than 0.18.
+    """
     python = os.environ["ANACONDA_PROJECT_PYTHON"]
     # The package asks conda for the platform when it is imported, and for nothing else here.
     conda = tmp_path / "conda"

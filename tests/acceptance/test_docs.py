@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -194,25 +195,12 @@ def test_installation_on_linux(repository: Path, tmp_path: Path) -> None:
     subprocess.run(["sh", "-n", str(helper)], check=True)
 
     programs = tmp_path / "opt/mlflow-server/venv/bin"
-    with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(programs / "mlflow-server"), "serve", "--port", str(port)],
-            cwd=tmp_path / "var",
-            env={**environment, "MLFLOW_BACKEND_STORE_URI": secret.read_text("utf-8")},
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        _wait_until_ready(url, server, tmp_path / "log")
+    command = [str(programs / "mlflow-server"), "serve", "--port", str(port)]
+    store = {"MLFLOW_BACKEND_STORE_URI": secret.read_text("utf-8")}
+    with _running(command, url, tmp_path / "var", {**environment, **store}):
         users = {**environment, "PATH": f"{programs}:{environment['PATH']}"}
         for step in later:
             step.run(replace, folder=tmp_path / "user", environment=users)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
     assert (tmp_path / "var/my.db").exists()
 
 
@@ -223,6 +211,32 @@ def _enter_secret(step: Block, replace: dict[str, str], folder: Path) -> None:
     script = Block(step.page, step.line, f"exec 3< <(printf %s {shlex.quote(uri)})\n")
     both = Block(step.page, step.line, script.commands + typed.commands)
     both.run(replace, folder=folder, environment=user_environment())
+
+
+@contextlib.contextmanager
+def _running(
+    command: Sequence[str], url: str, folder: Path, environment: Mapping[str, str]
+) -> Iterator[None]:
+    """Run a server of some installation until the end of the block, which it must reach well."""
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(environment),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(url, server, log)
+        yield
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -252,20 +266,6 @@ def test_scripts_serve_serves(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/my.db"
     options = ["--port", str(port), "--backend-store-uri", store]
     options += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(REPOSITORY / "scripts/serve"), *options],
-            cwd=tmp_path,
-            env=user_environment(),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        _wait_until_ready(url, server, tmp_path / "log")
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    command = [str(REPOSITORY / "scripts/serve"), *options]
+    with _running(command, url, tmp_path, user_environment()):
+        pass
