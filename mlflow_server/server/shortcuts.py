@@ -13,6 +13,8 @@ from mlflow_server.server.wsgi import WsgiBridge
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
+_METHODS = frozenset({"DELETE", "GET", "PATCH", "POST", "PUT"})
+
 
 def spare_middleware(fastapi_app: Any) -> None:
     """Run MLflow's two function middlewares only for the requests that they are for.
@@ -60,30 +62,26 @@ def route_straight_to_flask(fastapi_app: Any, flask_app: Any) -> None:
     """Look up Flask's fixed paths at once, where FastAPI tries all of its own routes before.
 
     Flask is mounted behind every FastAPI route, so each of its requests is first compared with all
-    of those by regular expressions: 8 % of a `log_metric`. Which fixed path ends up at Flask is
-    found out here, by asking those very routes.
+    of those by regular expressions: 8 % of a `log_metric`. Whether a fixed path ends up at Flask is
+    found out by those very routes when it is first asked for.
     """
     from starlette.routing import BaseRoute, Match
 
     routes: list[BaseRoute] = fastapi_app.router.routes
     mount = next(route for route in routes if isinstance(getattr(route, "app", None), WsgiBridge))
-    known = frozenset(
-        (method, rule.rule)
-        for rule in flask_app.url_map.iter_rules()
-        if not rule.arguments
-        for method in rule.methods
-        if _first_match(routes, method, rule.rule) is mount
-    )
+    fixed = {rule.rule for rule in flask_app.url_map.iter_rules() if not rule.arguments}
+    ends_at_flask: dict[tuple[str, str], bool] = {}
 
     class StraightToFlask(BaseRoute):
         def matches(self, scope: Any) -> tuple[Match, Any]:
             # Behind a root path the mount has to say what is left of the path: the long way.
-            is_known = (
-                scope["type"] == "http"
-                and not scope.get("root_path")
-                and (scope["method"], scope["path"]) in known
-            )
-            return mount.matches(scope) if is_known else (Match.NONE, {})
+            if scope["type"] != "http" or scope.get("root_path"):
+                return Match.NONE, {}
+            key = scope["method"], scope["path"]
+            known = ends_at_flask.get(key)
+            if known is None and key[0] in _METHODS and key[1] in fixed:
+                known = ends_at_flask[key] = _first_match(routes[1:], *key) is mount
+            return mount.matches(scope) if known else (Match.NONE, {})
 
         async def handle(self, scope: Any, receive: Any, send: Any) -> None:
             await mount.handle(scope, receive, send)
