@@ -26,6 +26,8 @@ FIELDS = (
     "remote_ip",
 )
 _SHORT_SECRET = 4
+# They warn at length, line after line, of what their errors then say once.
+_WORDY = ("azure.identity", "google.auth")
 # What a client sends may hold line ends and terminal codes; a log line is one line.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 # A few libraries log whole URLs; a URL in running text ends at white space or a quote.
@@ -134,6 +136,8 @@ def configure_logging(
     root.setLevel(logging.DEBUG if verbosity >= 2 else logging.WARNING)
     ours = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
     logging.getLogger("mlflow_server").setLevel(ours)
+    for name in _WORDY:
+        logging.getLogger(name).setLevel(logging.NOTSET if verbosity >= 2 else logging.ERROR)
     logging.captureWarnings(True)
 
 

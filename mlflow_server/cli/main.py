@@ -216,4 +216,4 @@ def _echo_failure_document(err: OpsError, context: Context) -> None:
         exit_code=err.exit_code,
         error=err,
     )
-    click.echo(report.as_json())
+    click.echo(_redactor(context)(report.as_json()))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.destinations import serve_without
 from tests.support.places import Place
 from tests.support.programs import DESTINATION, STORE, http, serve
-from tests.support.refusals import refusal
+from tests.support.refusals import parse_refusal, refusal
 
 # --- Settings ----------------------------------------------------------------------------------
 
@@ -166,13 +167,24 @@ def test_driver_whose_library_is_missing_is_78(place: Place) -> None:
     assert "hidden" not in found.text
 
 
-def test_missing_library_of_an_object_store_is_78_with_the_pip_command(place: Place) -> None:
-    if can_import("google.cloud.storage"):
-        pytest.skip("google-cloud-storage is installed here")
-    found = refusal(place, environment={DESTINATION: "gs://bucket/prefix"})
-    assert found.code == 78
-    assert "pip install" in found.text
-    assert found.errors[0].startswith(DESTINATION)
+@pytest.mark.parametrize(
+    ("uri", "module", "extra"),
+    [
+        ("s3://bucket/prefix", "boto3", "s3"),
+        ("gs://bucket/prefix", "google.cloud.storage", "gcs"),
+        ("wasbs://box@account.blob.core.windows.net/prefix", "azure.storage.blob", "azure"),
+        ("abfss://box@account.dfs.core.windows.net/prefix", "azure.storage.filedatalake", "azure"),
+        ("abfss://box@account.dfs.core.windows.net/prefix", "azure.identity", "azure"),
+    ],
+)
+def test_missing_library_of_an_object_store_is_78_with_the_pip_command(
+    place: Place, uri: str, module: str, extra: str
+) -> None:
+    ended = serve_without(module, place, {DESTINATION: uri})
+    errors, hints = parse_refusal(ended)
+    assert ended.returncode == 78
+    assert errors == [f"{DESTINATION}: {uri} needs the package {module}, which is not installed"]
+    assert hints == [f"pip install 'mlflow-tracking-server[{extra}]'"]
 
 
 # --- Secrets -----------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ def free_port() -> int:
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """The environment of this process without any setting, and with `extra`."""
-    prefixes = ("MLFLOW_", "_MLFLOW", "TRACKING_SERVER_", "AWS_", "PG", "PYTEST_", "PROMETHEUS_")
+    prefixes = ("MLFLOW_", "_MLFLOW", "TRACKING_SERVER_", "PG", "PYTEST_", "PROMETHEUS_")
+    prefixes += ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
     return {**kept, "PYTHONPATH": str(REPOSITORY), "AWS_EC2_METADATA_DISABLED": "true", **extra}
 
