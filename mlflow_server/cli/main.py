@@ -25,6 +25,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "serve": ("serve", "Run the tracking server."),
     },
+    "Maintain": {
+        "gc": ("gc", "Purge what was deleted longer ago than the TTL: rows and files."),
+    },
     "Inspect": {
         "doctor": ("doctor", "Check everything the server needs, each finding with its fix."),
         "settings": ("settings", "Show every setting: value, source, meaning."),
@@ -82,7 +85,8 @@ class Commands(click.Group):
         """Find the command, or say which one was probably meant."""
         name = args[0]
         if name not in self.list_commands(ctx):
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            # Half of the letters: one of two may be wrong.
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {name!r}.{hint}")
         context = ctx.ensure_object(Context)

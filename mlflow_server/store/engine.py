@@ -122,6 +122,39 @@ def create_engine(uri: StoreUri, *, application_name: str = APPLICATION_NAME) ->
     return engine
 
 
+def create_write_engine(
+    uri: StoreUri, *, application_name: str = APPLICATION_NAME, busy_timeout_s: float = 30.0
+) -> "Engine":
+    """An engine without a pool, for a command that changes an existing store.
+
+    On SQLite each transaction takes the write lock at its beginning, so that what it has read still
+    holds when it writes, and foreign keys are enforced.
+
+    Args:
+        uri: The store; its SQLite file has to be there.
+        application_name: What `pg_stat_activity` shows.
+        busy_timeout_s: How long to wait for SQLite's write lock, seconds.
+    """
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
+    if not uri.is_sqlite:
+        return create_engine(uri, application_name=application_name)
+
+    def open_file() -> sqlite3.Connection:
+        connection = open_sqlite(uri, timeout_s=busy_timeout_s)
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    engine = sqlalchemy.create_engine("sqlite://", creator=open_file, poolclass=NullPool)
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def _take_write_lock(connection: "Connection") -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
 def open_sqlite(uri: StoreUri, *, timeout_s: float) -> sqlite3.Connection:
     """Open the existing file of a SQLite store for reading and writing, without making one.
 

@@ -93,6 +93,13 @@ def test_first_command_is_the_server(project: dict[str, Any]) -> None:
     assert "default" not in project["commands"]
 
 
+def test_commands_are_the_documented_ones(project: dict[str, Any]) -> None:
+    ours = {name: command["unix"].split()[4:] for name, command in project["commands"].items()}
+    assert ours == {"TrackingServer": ["serve"], "Doctor": ["doctor"], "GarbageCollection": ["gc"]}
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert [name for name in ours if f"`{name}`" not in readme] == []
+
+
 def test_commands_are_one_exec_each(project: dict[str, Any]) -> None:
     for name, command in project["commands"].items():
         line = command["unix"]

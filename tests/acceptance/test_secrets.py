@@ -341,6 +341,17 @@ def test_commands_let_no_secret_out(
 
 
 @GROUP
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("harvest")  # its server has initialised the store
+@pytest.mark.parametrize("more", [(), ("--json",), ("-vv", "--debug")], ids=["", "json", "debug"])
+def test_gc_lets_no_secret_out(equipment: Equipment, more: Sequence[str]) -> None:
+    ended = equipment.place.run("gc", "--dry-run", *more, environment=equipment.environment)
+    assert ended.returncode == 0, ended.stderr
+    output = ended.stdout + ended.stderr
+    assert [name for name, word in equipment.words.items() if word in output] == []
+
+
+@GROUP
 def test_settings_show_that_a_secret_is_there(equipment: Equipment) -> None:
     ended = equipment.place.run("settings", "--json", environment=equipment.environment)
     document = json.loads(ended.stdout)

@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import pytest
 
 from mlflow_server.errors import ExitCode, OpsError
@@ -125,7 +126,10 @@ def test_only_settings_that_exist_are_named(page: str) -> None:
     """Also in what is written by hand."""
     from mlflow_server.cli.main import cli
 
+    context = click.Context(cli)
+    commands = [cli.get_command(context, name) for name in cli.list_commands(context)]
+    options = [option for command in (cli, *commands) if command for option in command.params]
     names = {definition.setting.name for definition in iter_definitions()}
-    names |= {str(option.envvar) for option in cli.params if option.envvar}
+    names |= {str(option.envvar) for option in options if option.envvar}
     named = set(re.findall(r"\bTRACKING_SERVER_[A-Z0-9_]+\b", read(page)))
     assert named - names == set()

@@ -11,6 +11,7 @@ from mlflow_server.artifacts.probe.round_trip import (
     new_key,
     round_trip,
 )
+from mlflow_server.artifacts.s3_client import make_client
 from mlflow_server.errors import (
     OpsError,
     PermissionDeniedError,
@@ -33,7 +34,9 @@ def probe_bucket(uri: ArtifactUri, environ: Mapping[str, str]) -> None:
     import botocore.exceptions as failures
 
     try:
-        client = _make_client(environ)
+        client = make_client(
+            environ, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S
+        )
         place = {"Bucket": uri.bucket, "Key": new_key(uri.prefix)}
         if owner := environ.get("MLFLOW_S3_EXPECTED_BUCKET_OWNER"):
             place["ExpectedBucketOwner"] = owner
@@ -76,26 +79,6 @@ def probe_bucket(uri: ArtifactUri, environ: Mapping[str, str]) -> None:
             f"{SETTING}: {uri.shown}: cannot reach {endpoint} ({type(err).__name__})",
             hint="check MLFLOW_S3_ENDPOINT_URL",
         ) from None
-
-
-def _make_client(environ: Mapping[str, str]) -> Any:
-    """A client like that of MLflow 3.17.2 `s3_artifact_repo._get_s3_client`, with short limits."""
-    import boto3
-    from botocore.client import Config
-
-    ignore_tls = environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in ("true", "1")
-    return boto3.client(
-        "s3",
-        endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL") or None,
-        verify=False if ignore_tls else None,
-        config=Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"total_max_attempts": 1},
-            signature_version=environ.get("MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION") or "s3v4",
-            s3={"addressing_style": environ.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE") or "auto"},
-        ),
-    )
 
 
 def _explain(uri: ArtifactUri, response: Mapping[str, Any]) -> OpsError:

@@ -1,0 +1,1 @@
+"""Garbage collection: purge what was deleted longer ago than the TTL, rows and files."""

@@ -1,0 +1,603 @@
+"""`gc` on real stores: exactly what should go is gone, rows and files, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from tests.conftest import Postgres
+from tests.support.places import Place, snapshot
+from tests.support.programs import DESTINATION, REPOSITORY, STORE, clean_environment, http, serve
+from tests.support.s3 import S3Server
+from tests.support.stores import OLD_STORE
+
+API = "/api/2.0/mlflow"
+GONE_RUNS = {"old", "gone-1", "gone-2", "held-old"}
+GONE_MODELS = {"model-old", "gone-model"}
+RUNS = {"active", "old", "young", "needed", "unknown", *GONE_RUNS, "held-active"}
+MODELS = {"model-active", "model-needed", *GONE_MODELS}
+EXPERIMENTS = {"stays", "gone", "held"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A store with everything that has to be told apart; see `tests/support/gc_store.py`."""
+
+    uri: str
+    artifacts: Path
+    ids: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Yard:
+    """A copy of it to collect in."""
+
+    place: Place
+    uri: str
+    artifacts: Path
+    ids: Mapping[str, str]
+
+    def gc(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the command."""
+        return self.place.run("gc", *options, environment={**self.environment, **environment})
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings."""
+        return {STORE: self.uri, DESTINATION: str(self.artifacts)}
+
+    def report(self, *options: str, code: int = 0) -> dict[str, Any]:
+        """Run the command and read its report."""
+        ended = self.gc("--json", *options)
+        assert ended.returncode == code, ended.stderr
+        document: dict[str, Any] = json.loads(ended.stdout)
+        return document
+
+    def query(self, statement: str, **parameters: Any) -> list[Any]:
+        """Ask the database, or change it."""
+        engine = sqlalchemy.create_engine(self.uri.replace("postgresql:", "postgresql+psycopg2:"))
+        try:
+            with engine.begin() as connection:
+                result = connection.execute(sqlalchemy.text(statement), parameters)
+                return list(result.scalars()) if result.returns_rows else []
+        finally:
+            engine.dispose()
+
+    def left(self) -> tuple[set[str], set[str], set[str]]:
+        """Names of the runs, logged models and experiments whose rows are there."""
+        found = {
+            *self.query("SELECT run_uuid FROM runs"),
+            *self.query("SELECT model_id FROM logged_models"),
+            *map(str, self.query("SELECT experiment_id FROM experiments")),
+        }
+        names = {name for name, entity_id in self.ids.items() if entity_id in found}
+        return names & RUNS, names & MODELS, names & EXPERIMENTS
+
+    def with_files(self) -> set[str]:
+        """Names of the runs and logged models that have files."""
+        there = {
+            part for path in self.artifacts.rglob("*") for part in path.parts if path.is_file()
+        }
+        return {name for name, entity_id in self.ids.items() if entity_id in there} - EXPERIMENTS
+
+    def check_collected(self) -> None:
+        """Everything that should be gone is, and nothing else."""
+        runs, models = RUNS - GONE_RUNS, MODELS - GONE_MODELS
+        assert self.left() == (runs, models, EXPERIMENTS - {"gone"})
+        assert self.with_files() == runs | models
+        assert {path.name for path in self.artifacts.iterdir()} <= set(self.ids.values())
+        assert self.query("SELECT COUNT(*) FROM tracking_server_gc_journal") == [0]
+        self.check_rows()
+
+    def check_rows(self) -> None:
+        """No row is left of what is gone, and none of what stays is missing."""
+        left = len(self.query("SELECT run_uuid FROM runs"))
+        for table, per_run in (("metrics", 6), ("latest_metrics", 2), ("params", 1)):
+            assert self.query(f"SELECT COUNT(*) FROM {table}") == [per_run * left]  # noqa: S608
+        run_ids = set(self.query("SELECT run_uuid FROM runs"))
+        assert set(self.query("SELECT DISTINCT run_uuid FROM tags")) <= run_ids
+        linked = set(self.query("SELECT destination_id FROM inputs WHERE destination_type = 'RUN'"))
+        linked |= set(self.query("SELECT source_id FROM inputs WHERE source_type = 'RUN_OUTPUT'"))
+        assert linked <= run_ids
+        inputs = set(self.query("SELECT input_uuid FROM inputs"))
+        assert set(self.query("SELECT input_uuid FROM input_tags")) <= inputs
+        if self.uri.startswith("sqlite"):
+            assert self.query("PRAGMA foreign_key_check") == []
+
+
+def make(uri: str, artifacts: Path) -> Made:
+    """Make the store in a process of its own: MLflow is imported there, not here."""
+    artifacts.mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tests/support/gc_store.py"), uri, str(artifacts)],
+        env=clean_environment(MLFLOW_DISABLE_TELEMETRY="true"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return Made(uri, artifacts, json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("gc-sqlite")
+    return make(f"sqlite:///{folder}/my.db", folder / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    uri = postgres.new_database().replace("postgresql:", "postgresql+psycopg2:")
+    return make(uri, tmp_path_factory.mktemp("gc-postgresql") / "artifacts")
+
+
+@pytest.fixture
+def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Yard:
+    """A copy on SQLite, or on what the test is parametrised with."""
+    place = Place.make(tmp_path / "place")
+    kind = getattr(request, "param", "sqlite")
+    made: Made = request.getfixturevalue(f"on_{kind}")
+    artifacts = place.root / "artifacts"
+    shutil.copytree(made.artifacts, artifacts)
+    if kind == "sqlite":
+        uri = f"sqlite:///{place.store}"
+        shutil.copy(made.uri.removeprefix("sqlite:///"), place.store)
+    else:
+        database: Postgres = request.getfixturevalue("postgres")
+        template = made.uri.partition("?")[0].rpartition("/")[2]
+        uri = database.new_database(template=template)
+    return Yard(place, uri, artifacts, made.ids)
+
+
+BOTH = pytest.mark.parametrize("yard", ["sqlite", "postgresql"], indirect=True)
+pytestmark = pytest.mark.xdist_group("gc")
+
+
+@BOTH
+def test_exactly_what_is_old_and_not_needed_goes(yard: Yard) -> None:
+    planned = yard.report("--dry-run")
+    report = yard.report()
+    yard.check_collected()
+    assert report["purged"] == {"run": 4, "logged_model": 2, "experiment": 1}
+    assert report["freed"]["files"] == 2 * len(GONE_RUNS) + len(GONE_MODELS)
+    assert [item["facts"] for item in planned["items"]] == [
+        item["facts"] for item in report["items"]
+    ]
+    assert yard.query("SELECT name FROM datasets ORDER BY name") == ["shared"]
+    again = yard.report()
+    assert (again["purged"], again["freed"]["files"]) == ({}, 0)
+
+
+@BOTH
+def test_dry_run_says_why_things_stay_and_changes_nothing(yard: Yard) -> None:
+    before = snapshot(yard.place.root)
+    report = yard.report("--dry-run")
+    assert snapshot(yard.place.root) == before
+    facts = {item["name"]: item["facts"] for item in report["items"]}
+    assert facts["run"]["staying"] == {"younger": 1, "referenced": 1, "unknown_age": 1}
+    assert facts["logged_model"]["staying"] == {"referenced": 1}
+    assert facts["experiment"] == {"going": 1, "staying": {"holds_active_run": 1}}
+    assert "tracking_server_gc_journal" not in _tables(yard)
+
+
+def _tables(yard: Yard) -> list[str]:
+    engine = sqlalchemy.create_engine(yard.uri.replace("postgresql:", "postgresql+psycopg2:"))
+    try:
+        return sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def test_nothing_to_do_leaves_the_store_byte_equal_and_no_lock_file(yard: Yard) -> None:
+    before = snapshot(yard.place.root)
+    report = yard.report("--older-than", "3650d")
+    assert report["purged"] == {}
+    assert snapshot(yard.place.root) == before
+
+
+def test_nothing_to_do_is_found_out_without_mlflow(yard: Yard) -> None:
+    program = (
+        "import sys; from mlflow_server.cli.main import main\n"
+        "try:\n main(['gc', '--older-than', '3650d'])\n"
+        "finally:\n print('mlflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=clean_environment(**yard.environment),
+        cwd=yard.place.project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "False"), done.stderr
+
+
+def test_what_was_asked_for_goes_as_well(yard: Yard) -> None:
+    report = yard.report("--include-referenced", "--include-unknown-age", "--older-than", "0s")
+    assert report["purged"]["run"] == 7
+    assert yard.left()[0] == {"active", "held-active"}
+    assert yard.with_files() == {"active", "held-active", "model-active"}
+
+
+@BOTH
+def test_an_experiment_whose_scorer_a_guardrail_uses_stays(yard: Yard) -> None:
+    gone = yard.ids["gone"]
+    for statement in (
+        f"INSERT INTO scorers VALUES ({gone}, 'safe', 's1')",  # noqa: S608
+        "INSERT INTO scorer_versions VALUES ('s1', 1, '{}', 0)",
+        "INSERT INTO guardrails (guardrail_id, name, scorer_id, scorer_version, stage, action, "
+        "created_at, last_updated_at) VALUES ('g1', 'g', 's1', 1, 'BEFORE', 'BLOCK', 0, 0)",
+    ):
+        yard.query(statement)
+    report = yard.report()
+    facts = {item["name"]: item["facts"] for item in report["items"]}
+    assert facts["experiment"]["staying"] == {"holds_active_run": 1, "holds_scorer": 1}
+    assert yard.left()[0] == RUNS - GONE_RUNS, "its old deleted runs go all the same"
+    assert yard.left()[2] == EXPERIMENTS
+
+
+@BOTH
+def test_named_ids_mean_exactly_these(yard: Yard) -> None:
+    yard.report("--run-ids", yard.ids["old"])
+    assert yard.left() == (RUNS - {"old"}, MODELS, EXPERIMENTS)
+    yard.report("--logged-model-ids", yard.ids["model-old"])
+    assert yard.left() == (RUNS - {"old"}, MODELS - {"model-old"}, EXPERIMENTS)
+    yard.report("--experiment-ids", yard.ids["gone"])
+    runs, models, experiments = yard.left()
+    assert runs == RUNS - {"old", "gone-1", "gone-2"}
+    assert (models, experiments) == (MODELS - GONE_MODELS, EXPERIMENTS - {"gone"})
+
+
+def test_age_and_references_count_for_named_ids_too(yard: Yard) -> None:
+    named = ",".join(yard.ids[name] for name in ("young", "needed", "unknown"))
+    assert yard.report("--run-ids", named)["purged"] == {}
+    assert yard.left() == (RUNS, MODELS, EXPERIMENTS)
+    held = yard.ids["held"]
+    assert yard.report("--dry-run", "--experiment-ids", held)["experiments"][0]["going"] == {}
+    assert yard.report("--experiment-ids", held)["purged"] == {}
+    both = ("--experiment-ids", held, "--run-ids", yard.ids["held-old"])
+    assert yard.report(*both)["purged"] == {"run": 1}
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [
+        ("--run-ids", "f" * 32, "there is no run"),
+        ("--run-ids", "active", "is not deleted"),
+        ("--experiment-ids", "4711", "there is no experiment 4711"),
+        ("--experiment-ids", "stays", "is not deleted"),
+        ("--experiment-ids", "9" * 20, "no experiment has a number that large"),
+        ("--experiment-ids", "one", "not a list of numbers"),
+        ("--logged-model-ids", "model-active", "is not deleted"),
+        ("--run-ids", "", "empty"),
+        ("--run-ids", "a,,b", "empty"),
+        ("--older-than", "soon", "duration"),
+        ("--older-than", "30", "duration"),
+        ("--older-than", "-1d", "duration"),
+        ("--older-than", "", "duration"),
+    ],
+)
+def test_bad_options_touch_nothing(yard: Yard, option: str, name: str, words: str) -> None:
+    before = snapshot(yard.place.root)
+    ended = yard.gc(option, yard.ids.get(name, name))
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert snapshot(yard.place.root) == before
+
+
+def test_one_wrong_id_keeps_the_right_ones_from_going(yard: Yard) -> None:
+    ended = yard.gc("--run-ids", f"{yard.ids['old']},{yard.ids['active']},{'e' * 32}")
+    assert ended.returncode == 2
+    assert yard.ids["active"] in ended.stderr
+    assert "e" * 32 in ended.stderr
+    assert yard.left() == (RUNS, MODELS, EXPERIMENTS)
+
+
+def test_every_table_that_leads_to_what_is_deleted_is_thought_of(on_sqlite: Made) -> None:
+    """A new release of MLflow may bring a table whose rows hold an entity, or go with it."""
+    from mlflow_server.gc import rows
+
+    statements = (
+        *rows._RUN_ROWS,
+        *rows._MODEL_ROWS,
+        *rows._TRACE_ROWS,
+        *rows._EXPERIMENT_ROWS,
+    )
+    handled = {re.split(r"[ ]", statement)[2 if "DELETE" in statement[:6] else 1]
+               for statement in statements}  # fmt: skip
+    handled |= {"runs", "logged_models", "trace_info"}
+    path = on_sqlite.uri.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master "
+                                                       "WHERE type = 'table'")]  # fmt: skip
+        parents = {
+            table: {row[2] for row in connection.execute(f"PRAGMA foreign_key_list({table})")}
+            for table in tables
+        }
+    # A guardrail that uses a scorer keeps its experiment: the database refuses, nothing is lost.
+    not_ours = {"guardrails", "guardrail_configs", "endpoints"}
+    entities = {"runs", "experiments", "logged_models", "trace_info"}
+    below = set(entities)
+    while more := {t for t, found in parents.items() if found & below} - below - not_ours:
+        below |= more
+    # Endpoints only lose their experiment; what hangs on them stays.
+    assert below - handled - {"endpoint_bindings", "endpoint_model_mappings"} == set()
+    assert handled - set(tables) == set()
+
+
+# --- Whatever happens meanwhile ----------------------------------------------------------------
+
+# Runs the command, and kills it at the Nth call of a function.
+_KILLED = """
+import importlib, itertools, os, signal, sys
+module, name, when, after = sys.argv[1:5]
+holder = importlib.import_module(module)
+if ":" in name:
+    holder, name = getattr(holder, name.partition(":")[0]), name.partition(":")[2]
+original, calls = getattr(holder, name), itertools.count(1)
+
+def fault(*args, **kwargs):
+    is_last = next(calls) == int(when)
+    if is_last and after == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*args, **kwargs)
+    if is_last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(holder, name, fault)
+from mlflow_server.cli.main import main
+main(["gc"])
+"""
+# Runs the command, and restores something between the survey and the first transaction.
+_RESTORED = """
+import sqlalchemy
+import mlflow_server.gc.execute as execute
+
+purge = execute.Collection._purge_experiment
+
+def restore_first(*args):
+    engine = sqlalchemy.create_engine("{uri}".replace("postgresql:", "postgresql+psycopg2:"))
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("{statement}"))
+    return purge(*args)
+
+execute.Collection._purge_experiment = restore_first
+from mlflow_server.cli.main import main
+main(["gc"])
+"""
+FAULTS = [
+    ("mlflow_server.gc.journal", "create", 1, "after"),
+    ("mlflow_server.gc.journal", "write_experiment", 1, "after"),
+    ("mlflow_server.gc.rows", "delete_experiment", 1, "after"),
+    ("mlflow_server.gc.rows", "_execute", 3, "after"),
+    ("mlflow_server.gc.execute", "Collection:_remove_files", 1, "before"),
+    ("mlflow_server.artifacts.removal.local", "purge", 1, "before"),
+    ("mlflow_server.artifacts.removal.local", "purge", 3, "after"),
+    ("mlflow_server.gc.journal", "forget", 1, "before"),
+    ("mlflow_server.gc.journal", "forget", 1, "after"),
+]
+
+
+@BOTH
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(map(str, fault[1:])))
+def test_killed_anywhere_and_run_again_it_ends_the_same(
+    yard: Yard, fault: tuple[str, str, int, str]
+) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, *map(str, fault)],
+        env=clean_environment(**yard.environment),
+        cwd=yard.place.project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert killed.returncode == -9, killed.stderr
+    runs, models, _ = yard.left()
+    assert yard.with_files() >= runs | models, "whatever can be restored has its files"
+    yard.report()
+    yard.check_collected()
+
+
+def test_another_operation_makes_it_wait_for_its_turn(yard: Yard) -> None:
+    with _locked(yard.place.store.with_name(yard.place.store.name + ".lock")):
+        ended = yard.gc()
+        assert ended.returncode == 75
+        assert "lock" in ended.stderr
+        skipped = yard.gc("--skip-if-busy")
+        assert (skipped.returncode, "skipped" in skipped.stdout) == (0, True)
+    assert yard.left() == (RUNS, MODELS, EXPERIMENTS)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.parametrize("state", ["missing", "empty"])
+def test_a_volume_that_is_not_mounted_stops_it(yard: Yard, state: str) -> None:
+    shutil.rmtree(yard.artifacts)
+    if state == "empty":
+        yard.artifacts.mkdir()
+    ended = yard.gc()
+    assert ended.returncode == 69
+    assert "mounted" in ended.stderr
+    assert "mounted" in yard.report("--dry-run")["warnings"][0]
+    assert yard.left() == (RUNS, MODELS, EXPERIMENTS)
+    yard.report("--allow-missing-destination")
+    assert yard.left()[0] == RUNS - GONE_RUNS
+
+
+@pytest.mark.parametrize(
+    "destination", ["gs://bucket/a", "wasbs://c@a.blob.core.windows.net/a", "hdfs://host/a"]
+)
+def test_where_nothing_can_be_removed_no_row_goes(yard: Yard, destination: str) -> None:
+    before = snapshot(yard.place.root)
+    ended = yard.gc(**{DESTINATION: destination})
+    assert ended.returncode == 78
+    assert "local folders and S3 only" in ended.stderr
+    after = snapshot(yard.place.root)
+    after.pop("project/store.sqlite.lock", None)
+    assert after == before
+
+
+def test_a_location_that_cannot_be_removed_is_tried_again(yard: Yard) -> None:
+    """A link leads to somebody else's files; when it is a folder again, the next run removes it."""
+    folder = yard.artifacts / yard.ids["stays"] / yard.ids["old"]
+    elsewhere = yard.place.root / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    report = yard.report(code=3)
+    (failed,) = [item for item in report["items"] if item["status"] == "failed"]
+    assert yard.ids["old"] in failed["name"]
+    assert "symbolic link" in failed["detail"]
+    assert (elsewhere / "artifacts/größe.txt").exists()
+    assert yard.left()[0] == RUNS - GONE_RUNS
+    folder.unlink()
+    elsewhere.rename(folder)
+    assert yard.report()["freed"]["files"] == 2
+    yard.check_collected()
+
+
+def test_files_that_are_gone_already_are_no_failure(yard: Yard) -> None:
+    shutil.rmtree(yard.artifacts / yard.ids["stays"] / yard.ids["old"])
+    yard.report()
+    yard.check_collected()
+
+
+def test_a_location_outside_of_its_own_is_refused(yard: Yard) -> None:
+    for uri in ("mlflow-artifacts:/", "mlflow-artifacts:/1", f"mlflow-artifacts:/../{'0' * 32}"):
+        yard.query(
+            "UPDATE runs SET artifact_uri = :uri WHERE run_uuid = :id", uri=uri, id=yard.ids["old"]
+        )
+        copy = yard.place.root / "copy.sqlite"
+        shutil.copy(yard.place.store, copy)
+        ended = yard.gc("--json", "--backend-store-uri", f"sqlite:///{copy}", "--run-ids",
+                        yard.ids["old"])  # fmt: skip
+        assert ended.returncode == 3, (uri, ended.stderr)
+        assert yard.with_files() == RUNS | MODELS
+
+
+def test_old_schema_is_refused_untouched(yard: Yard) -> None:
+    shutil.copy(OLD_STORE, yard.place.store)
+    before = snapshot(yard.place.root)
+    for options in ((), ("--dry-run",)):
+        assert yard.gc(*options).returncode == 4
+    assert snapshot(yard.place.root) == before
+
+
+def test_missing_and_empty_stores_are_refused_untouched(yard: Yard) -> None:
+    yard.place.store.unlink()
+    before = snapshot(yard.place.root)
+    assert yard.gc().returncode == 69
+    assert snapshot(yard.place.root) == before
+    yard.place.store.touch()
+    before = snapshot(yard.place.root)
+    assert yard.gc().returncode == 4
+    assert snapshot(yard.place.root) == before
+
+
+@BOTH
+@pytest.mark.parametrize("what", ["experiment", "run in it"])
+def test_restored_while_it_works_it_stays_whole(yard: Yard, what: str) -> None:
+    """The survey has seen it deleted; when its turn comes, it is not any more."""
+    where = {
+        "experiment": "experiments SET lifecycle_stage = 'active' WHERE experiment_id = {id}",
+        "run in it": "runs SET lifecycle_stage = 'active' WHERE run_uuid = '{id}'",
+    }
+    entity = yard.ids["gone" if what == "experiment" else "gone-1"]
+    statement = "UPDATE " + where[what].format(id=entity)
+    script = _RESTORED.format(uri=yard.uri, statement=statement)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=clean_environment(**yard.environment),
+        cwd=yard.place.project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    runs, models, experiments = yard.left()
+    assert "gone" in experiments
+    if what == "experiment":
+        # Its runs are as deleted as before, and old enough by themselves.
+        assert models == MODELS - {"model-old"}
+    else:
+        assert "gone-1" in runs
+        assert "gone-1" in yard.with_files()
+        assert "gone-model" in models & yard.with_files()
+    yard.check_rows()
+
+
+# --- Together with everything else -------------------------------------------------------------
+
+
+@BOTH
+def test_beside_a_live_server_names_are_free_again(yard: Yard) -> None:
+    with serve(yard.place.root / "server", environment=yard.environment) as server:
+
+        def create() -> int:
+            body = json.dumps({"name": "gone"}).encode()
+            headers = {"Content-Type": "application/json"}
+            url = f"{server.url}{API}/experiments/create"
+            return http(url, method="POST", body=body, headers=headers).status
+
+        assert create() == 400
+        yard.report()
+        assert create() == 200
+        for name in RUNS - GONE_RUNS:
+            answer = http(f"{server.url}{API}/runs/get?run_id={yard.ids[name]}")
+            assert answer.status == 200, name
+        for name in GONE_RUNS:
+            answer = http(f"{server.url}{API}/runs/get?run_id={yard.ids[name]}")
+            assert answer.status == 404, name
+
+
+def test_a_registry_of_its_own_protects_as_well(yard: Yard) -> None:
+    """The versions are in another database: without a look there, their files would go."""
+    registry = yard.place.root / "registry.sqlite"
+    shutil.copy(yard.place.store, registry)
+    yard.query("DELETE FROM model_versions")
+    ended = yard.gc(MLFLOW_REGISTRY_STORE_URI=f"sqlite:///{registry}")
+    assert ended.returncode == 0, ended.stderr
+    yard.check_collected()
+
+
+@BOTH
+def test_artifacts_in_an_object_store(yard: Yard, s3: S3Server, bucket: str) -> None:
+    with s3.administer() as client:
+        for path in yard.artifacts.rglob("*"):
+            if path.is_file():
+                key = f"some/prefix/{path.relative_to(yard.artifacts)}"
+                client.upload_file(str(path), bucket, key)
+    environment = {**s3.environment, DESTINATION: f"s3://{bucket}/some/prefix"}
+    ended = yard.gc("--json", **environment)
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout)
+    assert report["freed"]["files"] == 2 * len(GONE_RUNS) + len(GONE_MODELS)
+    there = {part for key in s3.content(bucket) for part in key.split("/")}
+    left = {name for name, entity_id in yard.ids.items() if entity_id in there} - EXPERIMENTS
+    assert left == (RUNS - GONE_RUNS) | (MODELS - GONE_MODELS)
+    wrong = {**environment, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    yard.query("UPDATE runs SET deleted_time = 1 WHERE run_uuid = :id", id=yard.ids["unknown"])
+    ended = yard.gc("--json", **wrong)
+    assert ended.returncode == 77
+    assert "wrong" not in ended.stdout
+    assert "unknown" in yard.left()[0], "refused before any row was touched"
+    assert json.loads(yard.gc("--json", **environment).stdout)["freed"]["files"] == 2
