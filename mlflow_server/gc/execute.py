@@ -14,19 +14,19 @@ from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import UsageError
 from mlflow_server.gc import journal, rows
 from mlflow_server.gc.destination import require_destination
+from mlflow_server.gc.pace import Pace
 from mlflow_server.gc.plan import Kind, Plan
 from mlflow_server.gc.request import Request
 from mlflow_server.gc.survey import Judge, references_reader, survey
 from mlflow_server.store.engine import connect, create_write_engine
 from mlflow_server.store.lock import exclusive
-from mlflow_server.uris import ArtifactUri, StoreUri
+from mlflow_server.uris import ArtifactUri, Dialect, StoreUri
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 log = logging.getLogger(__name__)
 
-_PAGE = 500
 _JOURNAL_PAGE = 1_000
 
 
@@ -94,7 +94,7 @@ class Collection:
                 engine.dispose()
 
     def _collect(self, engine: "Engine") -> Outcome:
-        with engine.connect() as connection:
+        with connect(self._uri) as connection:
             leftovers = journal.has_entries(connection)
             plan = survey(connection, self._request, self._references)
         outcome = Outcome(plan)
@@ -126,6 +126,7 @@ class Collection:
             self._request, run_ids=(), logged_model_ids=(), experiment_ids=(experiment,)
         )
         with engine.begin() as connection:
+            self._hold_references(connection)
             self._lock_experiment(connection, experiment)
             try:
                 again = survey(connection, alone, self._references)
@@ -156,31 +157,45 @@ class Collection:
             connection.execute(sqlalchemy.text(query), {"id": experiment})
 
     def _purge_pages(self, engine: "Engine", outcome: Outcome, what: "_Entities") -> None:
-        """Pages of candidates, each in a transaction that judges them anew."""
-        after = ""
-        while page := self._candidates(engine, what, after):
-            after = page[-1]
+        """Batches of candidates, each in a transaction that judges them anew."""
+        after, pace = "", Pace()
+        while batch := self._candidates(what, after, pace.size):
+            after = batch[-1]
+            started = time.monotonic()
             with engine.begin() as connection:
+                self._hold_references(connection)
                 judge = Judge(self._request, outcome.plan.cut_ms, self._references(connection))
-                going = self._still_going(connection, judge, what, page)
-                if not going:
-                    continue
-                what.write(connection, going, outcome.plan.now_ms)
-                what.delete(connection, going)
+                going = self._still_going(connection, judge, what, batch)
+                if going:
+                    what.write(connection, going, outcome.plan.now_ms)
+                    what.delete(connection, going)
+            pace.took(time.monotonic() - started)
             outcome.purged[what.kind] += len(going)
 
-    def _candidates(self, engine: "Engine", what: "_Entities", after: str) -> list[str]:
+    def _hold_references(self, connection: "Connection") -> None:
+        """Let nobody register a version from what is about to go; readers are not concerned.
+
+        SQLite's transactions hold the lock of the whole file. A registry in another database cannot
+        be held together with this one.
+        """
+        import sqlalchemy
+
+        if self._uri.dialect is Dialect.POSTGRESQL:
+            connection.execute(sqlalchemy.text("LOCK TABLE model_versions IN SHARE MODE"))
+
+    def _candidates(self, what: "_Entities", after: str, size: int) -> list[str]:
         import sqlalchemy
 
         wanted = what.named(self._request)
         if self._request.names_ids:
-            return sorted(entity_id for entity_id in wanted if entity_id > after)[:_PAGE]
+            return sorted(entity_id for entity_id in wanted if entity_id > after)[:size]
         query = sqlalchemy.text(
             f"SELECT {what.column} FROM {what.table} WHERE lifecycle_stage = 'deleted' "  # noqa: S608
-            f"AND {what.column} > :after ORDER BY {what.column} LIMIT {_PAGE}"
+            f"AND {what.column} > :after ORDER BY {what.column} LIMIT :size"
         )
-        with engine.connect() as connection:
-            return list(connection.execute(query, {"after": after}).scalars())
+        with connect(self._uri) as connection:
+            found = connection.execute(query, {"after": after, "size": size})
+            return list(found.scalars())
 
     def _still_going(
         self, connection: "Connection", judge: Judge, what: "_Entities", ids: Sequence[str]
@@ -201,7 +216,7 @@ class Collection:
         removers = Removers(self._destination, self._environ)
         with self._phase(outcome, "files"), contextlib.closing(removers):
             while True:
-                with engine.connect() as connection:
+                with connect(self._uri) as connection:
                     entries = journal.page(connection, after, _JOURNAL_PAGE)
                 if not entries:
                     return

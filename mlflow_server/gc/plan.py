@@ -67,9 +67,9 @@ class Plan:
         return sum(count for (found, _), count in self.going.items() if found is kind)
 
     def kept(self, kind: Kind) -> dict[Reason, int]:
-        """How many of a kind stay, by reason."""
+        """How many of a kind stay, by reason, always in the same order."""
         kept: Counter[Reason] = Counter()
         for (found, _, reason), count in self.staying.items():
             if found is kind:
                 kept[reason] += count
-        return dict(kept)
+        return {reason: kept[reason] for reason in Reason if kept[reason]}

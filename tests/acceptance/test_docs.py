@@ -43,10 +43,11 @@ PAGES = sorted(
 LINUX = REPOSITORY / "docs/runbooks/deploy-linux.md"
 AE5 = REPOSITORY / "docs/runbooks/deploy-ae5.md"
 METRICS = REPOSITORY / "docs/metrics.md"
+COLLECT = REPOSITORY / "docs/runbooks/garbage-collection.md"
 # Its examples come from the code, and are parsed below like all others.
 GENERATED = REPOSITORY / "docs/commands.md"
 # Pages whose blocks a test below runs.
-RUN = {LINUX, AE5, METRICS, GENERATED}
+RUN = {LINUX, AE5, METRICS, COLLECT, GENERATED}
 COMMAND = re.compile(
     r"(?:(?:^|[\s`(/])mlflow-server(?:-as-service)?|python -m mlflow_server) +([a-z][^`\n|]*)"
 )
@@ -257,6 +258,26 @@ def test_page_about_metrics(tmp_path: Path) -> None:
         for block in to_run(METRICS):
             replace = {"http://127.0.0.1:5000": server.url}
             block.run(replace, folder=tmp_path, environment=user_environment())
+
+
+def test_garbage_collection(tmp_path: Path) -> None:
+    """On a store with one of everything that the page speaks of."""
+    artifacts, uri = tmp_path / "artifacts", f"sqlite:///{tmp_path}/my.db"
+    artifacts.mkdir()
+    subprocess.run(
+        [sys.executable, str(REPOSITORY / "tests/support/gc_store.py"), uri, str(artifacts)],
+        env=clean_environment(MLFLOW_DISABLE_TELEMETRY="true"),
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    environment = clean_environment(
+        MLFLOW_BACKEND_STORE_URI=uri, MLFLOW_ARTIFACTS_DESTINATION=str(artifacts)
+    )
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    ours = {"mlflow-server": f"{sys.executable} -m mlflow_server"}
+    found = [block.run(ours, folder=tmp_path, environment=environment) for block in to_run(COLLECT)]
+    assert len(found) == 2
 
 
 def test_scripts_serve_serves(tmp_path: Path) -> None:

@@ -380,6 +380,31 @@ execute.Collection._purge_experiment = restore_first
 from mlflow_server.cli.main import main
 main(["gc"])
 """
+# Runs the command, and tries to register a version from a run that is just being judged.
+_REGISTERED = """
+import sqlalchemy
+import mlflow_server.gc.execute as execute
+
+judge = execute.Collection._still_going
+
+def register_first(*args):
+    going = judge(*args)
+    engine = sqlalchemy.create_engine("{uri}".replace("postgresql:", "postgresql+psycopg2:"))
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("SET lock_timeout = '300ms'"))
+        try:
+            connection.execute(sqlalchemy.text(
+                "INSERT INTO model_versions (name, version, source, workspace) "
+                "VALUES ('registered', 9, 'runs:/{run}/model', 'default')"))
+        except sqlalchemy.exc.OperationalError as err:
+            print(type(err.orig).__name__)
+            raise SystemExit(0)
+    raise SystemExit("it was registered")
+
+execute.Collection._still_going = register_first
+from mlflow_server.cli.main import main
+main(["gc"])
+"""
 FAULTS = [
     ("mlflow_server.gc.journal", "create", 1, "after"),
     ("mlflow_server.gc.journal", "write_experiment", 1, "after"),
@@ -543,6 +568,20 @@ def test_restored_while_it_works_it_stays_whole(yard: Yard, what: str) -> None:
         assert "gone-1" in yard.with_files()
         assert "gone-model" in models & yard.with_files()
     yard.check_rows()
+
+
+@pytest.mark.parametrize("yard", ["postgresql"], indirect=True)
+def test_nobody_registers_a_version_from_what_is_going(yard: Yard) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _REGISTERED.format(uri=yard.uri, run=yard.ids["old"])],
+        env=clean_environment(**yard.environment),
+        cwd=yard.place.project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.split()[:1]) == (0, ["LockNotAvailable"]), done.stderr
+    assert yard.left()[0] >= RUNS - {"gone-1", "gone-2"}, "the batch was taken back"
 
 
 # --- Together with everything else -------------------------------------------------------------

@@ -48,7 +48,7 @@ class Block:
             What they printed.
         """
         ended = subprocess.run(
-            ["bash", "-eu", "-c", _replaced(self.commands, replace)],
+            ["bash", "-eu", "-c", textwrap.dedent(_replaced(self.commands, replace))],
             cwd=folder,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
@@ -116,4 +116,4 @@ def _block(page: Path, line: int, language: str, inside: list[str], reason: str 
 def _replaced(text: str, replace: Mapping[str, str]) -> str:
     for old, new in replace.items():
         text = text.replace(old, new)
-    return textwrap.dedent(text)
+    return text
