@@ -96,7 +96,7 @@ def write_experiment(connection: "Connection", experiment: int, now_ms: int) -> 
             Kind.TRACE,
             "request_id",
             "value",
-            "trace_tags WHERE key = 'mlflow.artifactLocation' AND request_id IN "
+            "trace_tags WHERE trace_tags.key = 'mlflow.artifactLocation' AND request_id IN "
             "(SELECT request_id FROM trace_info WHERE experiment_id = :experiment)",
         ),
     )
