@@ -13,6 +13,7 @@ from mlflow_server.cli.shared import (
     finish,
     load,
     make_report,
+    own_option,
     pass_context,
     setting_options,
 )
@@ -79,20 +80,14 @@ class _SetOption(click.Option):
         return os.environ.get(str(self.envvar))
 
 
-def _option(name: str, text: str, **attributes: Any) -> Callable[[F], F]:
-    """An option that is no setting, with a variable named after it."""
-    variable = "TRACKING_SERVER_" + name.removeprefix("--").replace("-", "_").upper()
-    return click.option(name, envvar=variable, help=f"{text} [env: {variable}]", **attributes)
-
-
 def _ids_option(name: str, what: str, *, are_numbers: bool = False) -> Callable[[F], F]:
     kind = _Ids(are_numbers=are_numbers)
     text = f"Only these {what}."
-    return _option(name, text, cls=_SetOption, type=kind, default=(), metavar="ID,ID")
+    return own_option(name, text, cls=_SetOption, type=kind, default=(), metavar="ID,ID")
 
 
 def _switch(name: str, text: str) -> Callable[[F], F]:
-    return _option(name, text, is_flag=True)
+    return own_option(name, text, is_flag=True)
 
 
 @click.command("gc", epilog=EPILOG)
@@ -133,7 +128,7 @@ def command(
     from mlflow_server.gc.request import Request
     from mlflow_server.gc.survey import references_reader, survey
     from mlflow_server.store.engine import connect
-    from mlflow_server.uris import parse_artifacts_destination, parse_store_uri
+    from mlflow_server.uris import parse_artifacts_destination
 
     os.environ.update(loaded.credentials)
     request = Request(
@@ -143,12 +138,8 @@ def command(
         logged_model_ids=logged_model_ids,
         **switches,
     )
-    store = loaded.settings.store
-    uri = parse_store_uri(store.backend_store_uri.get_secret_value())
-    registry = None
-    if store.registry_store_uri is not None:
-        text = store.registry_store_uri.get_secret_value()
-        registry = parse_store_uri(text, "MLFLOW_REGISTRY_STORE_URI")
+    uri, registry = loaded.settings.store.backend, loaded.settings.store.registry
+    if registry is not None:
         _require_head(registry)
     _require_head(uri)
     destination = parse_artifacts_destination(

@@ -124,19 +124,22 @@ def common_options(function: F) -> F:
 def _common_option(
     names: str, callback: Callable[..., None], text: str, **attributes: Any
 ) -> Callable[[F], F]:
-    """An option whose value goes into the context, with a variable named after it."""
+    """An option whose value goes into the context."""
+    return own_option(names, text, **{"expose_value": False, "callback": callback, **attributes})
+
+
+def own_option(names: str, text: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that is no setting, with a variable named after it.
+
+    Args:
+        names: Its spellings, between slashes; the last one is the long one.
+        text: What it does.
+        attributes: Of `click.option`.
+    """
     spellings = names.split("/")
     variable = "TRACKING_SERVER_" + spellings[-1].removeprefix("--").replace("-", "_").upper()
-    return click.option(
-        *spellings,
-        **{
-            "expose_value": False,
-            "callback": callback,
-            "envvar": variable,
-            "help": f"{text} [env: {variable}]",
-            **attributes,
-        },
-    )
+    told = {"envvar": variable, "help": f"{text} [env: {variable}]"}
+    return click.option(*spellings, **{**told, **attributes})
 
 
 @functools.cache

@@ -57,6 +57,14 @@ class Plan:
     experiments: tuple[int, ...] = ()
     names: dict[int, str] = field(default_factory=dict)
 
+    def count(self, kind: Kind, experiment: int, reason: Reason | None, *, is_named: bool) -> None:
+        """Count one entity: it stays for a reason, or goes without one."""
+        if reason is not None:
+            self.staying[kind, experiment, reason] += 1
+            return
+        self.going[kind, experiment] += 1
+        self.named[kind, experiment] += is_named
+
     @property
     def is_empty(self) -> bool:
         """True when nothing would go."""

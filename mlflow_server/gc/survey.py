@@ -247,12 +247,8 @@ def _judge_runs(
         if request.names_ids and run not in wanted and experiment not in deleted_at:
             continue
         reason = judge.reason_to_keep(run, at, location)
-        if reason is None:
-            plan.going[Kind.RUN, experiment] += 1
-            plan.named[Kind.RUN, experiment] += run in wanted
-            continue
-        plan.staying[Kind.RUN, experiment, reason] += 1
-        if experiment in deleted_at:
+        plan.count(Kind.RUN, experiment, reason, is_named=run in wanted)
+        if reason is not None and experiment in deleted_at:
             held.setdefault(experiment, Reason.HOLDS_KEPT)
 
 
@@ -281,11 +277,7 @@ def _judge_models(
         if stage != "deleted" or (request.names_ids and model not in wanted and not in_question):
             continue
         reason = judge.reason_to_keep(model, at, location)
-        if reason is None:
-            plan.going[Kind.LOGGED_MODEL, experiment] += 1
-            plan.named[Kind.LOGGED_MODEL, experiment] += model in wanted
-        else:
-            plan.staying[Kind.LOGGED_MODEL, experiment, reason] += 1
+        plan.count(Kind.LOGGED_MODEL, experiment, reason, is_named=model in wanted)
 
 
 def _count_contents(connection: "Connection", plan: Plan) -> None:

@@ -14,7 +14,6 @@ from mlflow_server.uris import (
     StoreUri,
     mask_uri,
     parse_artifacts_destination,
-    parse_store_uri,
 )
 
 # What MLflow 3.17.2 lets in by itself (server/security_utils.py get_default_allowed_hosts).
@@ -136,19 +135,7 @@ def make_plan(loaded: LoadedSettings, facts: Facts) -> LaunchPlan:
         The plan; `warnings` holds what is allowed but unwise.
     """
     settings = loaded.settings
-    server = settings.server
-    store = parse_store_uri(settings.store.backend_store_uri.get_secret_value())
-    registry_uri, replica_uri = settings.store.registry_store_uri, settings.store.read_replica_uri
-    registry = (
-        parse_store_uri(registry_uri.get_secret_value(), "MLFLOW_REGISTRY_STORE_URI")
-        if registry_uri
-        else None
-    )
-    replica = (
-        parse_store_uri(replica_uri.get_secret_value(), "MLFLOW_READ_REPLICA_BACKEND_STORE_URI")
-        if replica_uri
-        else None
-    )
+    server, store = settings.server, settings.store.backend
     destination = parse_artifacts_destination(
         settings.artifacts.destination, plugin_schemes=facts.plugin_schemes
     )
@@ -160,8 +147,8 @@ def make_plan(loaded: LoadedSettings, facts: Facts) -> LaunchPlan:
         workers=server.workers or min(4, max(2, facts.usable_cores)),
         threads=threads,
         store=store,
-        registry=None if registry is None or registry.text == store.text else registry,
-        read_replica=replica,
+        registry=settings.store.registry,
+        read_replica=settings.store.read_replica,
         destination=destination,
         default_artifact_root=settings.artifacts.default_artifact_root,
         allowed_names=hosts,

@@ -20,7 +20,7 @@ from mlflow_server.settings.kinds import (
     Words,
 )
 from mlflow_server.units import render_duration
-from mlflow_server.uris import MASK, Dialect, mask_uri
+from mlflow_server.uris import MASK, Dialect, StoreUri, mask_uri, parse_store_uri
 
 DEFAULT_SECRETS_DIR = Path("/var/run/secrets/user_credentials")
 
@@ -100,6 +100,27 @@ class StoreSettings(_Group):
             "Seconds after which a pooled connection is replaced.",
         ),
     ] = 1_800
+
+    @property
+    def backend(self) -> StoreUri:
+        """The database of experiments, runs, models and traces."""
+        return parse_store_uri(self.backend_store_uri.get_secret_value())
+
+    @property
+    def registry(self) -> StoreUri | None:
+        """The database of registered models, when it is another one."""
+        registry = _other_store(self.registry_store_uri, "MLFLOW_REGISTRY_STORE_URI")
+        is_same = registry is not None and registry.text == self.backend.text
+        return None if is_same else registry
+
+    @property
+    def read_replica(self) -> StoreUri | None:
+        """The read-only copy, when there is one."""
+        return _other_store(self.read_replica_uri, "MLFLOW_READ_REPLICA_BACKEND_STORE_URI")
+
+
+def _other_store(uri: SecretStr | None, setting: str) -> StoreUri | None:
+    return parse_store_uri(uri.get_secret_value(), setting) if uri is not None else None
 
 
 class ArtifactSettings(_Group):

@@ -54,6 +54,17 @@ class Yard:
         """Run the command."""
         return self.place.run("gc", *options, environment={**self.environment, **environment})
 
+    def run_program(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a Python program that runs the command, with something in its way."""
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env=clean_environment(**self.environment),
+            cwd=self.place.project,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
     @property
     def environment(self) -> dict[str, str]:
         """The settings."""
@@ -214,14 +225,7 @@ def test_nothing_to_do_is_found_out_without_mlflow(yard: Yard) -> None:
         "try:\n main(['gc', '--older-than', '3650d'])\n"
         "finally:\n print('mlflow' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=clean_environment(**yard.environment),
-        cwd=yard.place.project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = yard.run_program(program)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "False"), done.stderr
 
 
@@ -423,14 +427,7 @@ FAULTS = [
 def test_killed_anywhere_and_run_again_it_ends_the_same(
     yard: Yard, fault: tuple[str, str, int, str]
 ) -> None:
-    killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, *map(str, fault)],
-        env=clean_environment(**yard.environment),
-        cwd=yard.place.project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    killed = yard.run_program(_KILLED, *map(str, fault))
     assert killed.returncode == -9, killed.stderr
     runs, models, _ = yard.left()
     assert yard.with_files() >= runs | models, "whatever can be restored has its files"
@@ -549,14 +546,7 @@ def test_restored_while_it_works_it_stays_whole(yard: Yard, what: str) -> None:
     entity = yard.ids["gone" if what == "experiment" else "gone-1"]
     statement = "UPDATE " + where[what].format(id=entity)
     script = _RESTORED.format(uri=yard.uri, statement=statement)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=clean_environment(**yard.environment),
-        cwd=yard.place.project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = yard.run_program(script)
     assert done.returncode == 0, done.stderr
     runs, models, experiments = yard.left()
     assert "gone" in experiments
@@ -572,14 +562,7 @@ def test_restored_while_it_works_it_stays_whole(yard: Yard, what: str) -> None:
 
 @pytest.mark.parametrize("yard", ["postgresql"], indirect=True)
 def test_nobody_registers_a_version_from_what_is_going(yard: Yard) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _REGISTERED.format(uri=yard.uri, run=yard.ids["old"])],
-        env=clean_environment(**yard.environment),
-        cwd=yard.place.project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = yard.run_program(_REGISTERED.format(uri=yard.uri, run=yard.ids["old"]))
     assert (done.returncode, done.stdout.split()[:1]) == (0, ["LockNotAvailable"]), done.stderr
     assert yard.left()[0] >= RUNS - {"gone-1", "gone-2"}, "the batch was taken back"
 
