@@ -497,6 +497,35 @@ def test_a_location_that_cannot_be_removed_is_tried_again(yard: Yard) -> None:
     yard.check_collected()
 
 
+@pytest.mark.parametrize("trash", [True, False], ids=["", "no room for the trash"])
+def test_a_full_disk_is_a_reason_to_collect(yard: Yard, trash: bool) -> None:
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"]).returncode:
+        pytest.skip("mounting is not allowed here")
+    volume = yard.place.root / "volume"
+    volume.mkdir()
+    # As many inodes as there are files, or bytes: either is what a disk can run out of.
+    count = sum(1 for _ in yard.artifacts.rglob("*"))
+    limit = "size=512k" if trash else f"nr_inodes={count + 1}"
+    script = (
+        f"mount -t tmpfs -o {limit} tmpfs {volume} && cp -r {yard.artifacts}/. {volume} && "
+        f"(head -c 1m /dev/zero > {volume}/filler 2> /dev/null; true) && "
+        f'"$@" && ls -A {volume}'
+    )
+    command = [sys.executable, "-m", "mlflow_server", "gc"]
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *command],
+        env=clean_environment(**{**yard.environment, DESTINATION: str(volume)}),
+        cwd=yard.place.project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert yard.left()[0] == RUNS - GONE_RUNS
+    assert "Freed 10 files" in ended.stdout
+    assert ".gc-trash" not in ended.stdout
+
+
 def test_files_that_are_gone_already_are_no_failure(yard: Yard) -> None:
     shutil.rmtree(yard.artifacts / yard.ids["stays"] / yard.ids["old"])
     yard.report()

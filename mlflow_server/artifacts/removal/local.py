@@ -68,7 +68,8 @@ class LocalRemover:
             try:
                 folder.rename(aside)
             except OSError as err:
-                if err.errno != errno.EXDEV:
+                # On another disk, or there is no trash: a full disk may have no room for a folder.
+                if err.errno not in (errno.EXDEV, errno.ENOENT, errno.ENOSPC):
                     raise
                 aside = folder
             return freed + purge(aside)
