@@ -1,10 +1,13 @@
 """`gc`: purge what was deleted longer ago than the TTL."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mlflow_server.cli.shared import (
     Context,
@@ -16,32 +19,34 @@ from mlflow_server.cli.shared import (
     own_option,
     pass_context,
     setting_options,
+    stop_on_sigterm,
 )
 from mlflow_server.errors import (
     BusyError,
-    ExitCode,
     OpsError,
     SchemaError,
     UnavailableError,
+    UsageError,
 )
-from mlflow_server.report import Item, Report, Status
-from mlflow_server.units import render_duration, render_size
+from mlflow_server.settings.load import LoadedSettings, Source
+from mlflow_server.units import parse_duration
 
 if TYPE_CHECKING:
-    from mlflow_server.gc.execute import Outcome
-    from mlflow_server.gc.plan import Kind, Plan
+    from mlflow_server.gc.execute import Collection
+    from mlflow_server.gc.outcome import Outcome
     from mlflow_server.gc.request import Request
-    from mlflow_server.uris import StoreUri
+    from mlflow_server.uris import ArtifactUri, StoreUri
 
 EPILOG = """\b
 Examples:
   mlflow-server gc --dry-run
   mlflow-server gc --older-than 7d
   mlflow-server gc --run-ids 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --dry-run --json
+  mlflow-server gc --orphans
 
 Named ids mean exactly these, and the age counts for them as well. Files are removed directly at the
-artifact destination: no server and no token is needed. Exit code 3 when files could not be removed;
-the next run tries them again."""
+artifact destination: no server and no token is needed, unless nobody said where that is. Exit code
+3 when files could not be removed; the next run tries them again."""
 
 
 # MLflow keeps them in an INTEGER column.
@@ -90,30 +95,99 @@ def _switch(name: str, text: str) -> Callable[[F], F]:
     return own_option(name, text, is_flag=True)
 
 
+class _DurationType(click.ParamType[float]):
+    """`#d#h#m#s`, in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(str(value))
+        except ValueError as err:
+            self.fail(str(err), param, ctx)
+
+
+_DURATION = _DurationType()
+# Switches that let more go than is safe by itself: told when a forgotten variable sets them.
+_BOLD = ("include_referenced", "include_unknown_age", "allow_missing_destination")
+
+
 @click.command("gc", epilog=EPILOG)
 @setting_options(
-    "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_TRACKING_GC_TTL"
+    "MLFLOW_BACKEND_STORE_URI",
+    "MLFLOW_ARTIFACTS_DESTINATION",
+    "MLFLOW_TRACKING_GC_TTL",
+    "MLFLOW_TRACKING_URI",
 )
 @_ids_option("--run-ids", "runs")
 @_ids_option("--experiment-ids", "experiments, with everything in them", are_numbers=True)
 @_ids_option("--logged-model-ids", "logged models")
+@_ids_option("--job-ids", "jobs that have ended")
+@_switch("--jobs", "Also jobs that ended longer ago than the TTL.")
+@_switch("--deleted-versions", "Also the rows of deleted model versions.")
+@own_option(
+    "--workspace",
+    "Only this workspace, where the server has workspaces; else the default one.",
+    variable="MLFLOW_WORKSPACE",
+    metavar="NAME",
+)
+@_switch("--all-workspaces", "All workspaces, where the server has workspaces.")
 @_switch("--dry-run", "Show what would be done, and change nothing.")
+@own_option("--max-runs", "Stop after so many runs.", type=click.IntRange(min=1), metavar="N")
+@own_option(
+    "--max-seconds",
+    "Begin nothing further after this time.",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+)
 @_switch("--include-referenced", "Also what live model versions need.")
 @_switch("--include-unknown-age", "Also runs deleted at an unknown time.")
 @_switch("--allow-missing-destination", "Go on when the destination is missing or empty.")
+@_switch("--offline", "No server uses the store: SQLite may be locked for long.")
 @_switch("--skip-if-busy", "Exit 0 when another operation is running.")
+@own_option(
+    "--orphans",
+    "Instead of collecting: list folders of the destination that no row knows, or delete them.",
+    is_flag=False,
+    flag_value="list",
+    type=click.Choice(["list", "delete"]),
+)
+@own_option(
+    "--orphan-grace",
+    "Younger orphans may be somebody's who is just writing them.",
+    type=_DURATION,
+    default="24h",
+    show_default=True,
+    metavar="DURATION",
+)
+@_switch("--yes", "Do not ask before orphans are deleted.")
+@own_option(
+    "--metrics-file",
+    "Write the result for Prometheus' textfile collector.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+)
 @common_options
 @pass_context
 def command(
     context: Context,
     /,
     options: Mapping[str, str],
-    run_ids: tuple[str, ...],
-    experiment_ids: tuple[str, ...],
-    logged_model_ids: tuple[str, ...],
+    workspace: str | None,
+    all_workspaces: bool,
     dry_run: bool,
     skip_if_busy: bool,
-    **switches: bool,
+    orphans: str | None,
+    orphan_grace: float,
+    yes: bool,
+    metrics_file: Path | None,
+    experiment_ids: tuple[str, ...],
+    **wanted: Any,
 ) -> None:
     """Purge what was deleted longer ago than the TTL: rows and files.
 
@@ -122,45 +196,149 @@ def command(
     """
     if options.get("MLFLOW_TRACKING_GC_TTL") == "":
         raise click.BadParameter("is empty; write a duration: 30d", param_hint="--older-than")
+    if metrics_file is not None and not metrics_file.absolute().parent.is_dir():
+        raise click.BadParameter("its folder does not exist", param_hint="--metrics-file")
     loaded = load(context, options)
-    from mlflow_server.gc.destination import require_destination
     from mlflow_server.gc.execute import Collection
     from mlflow_server.gc.request import Request
-    from mlflow_server.gc.survey import references_reader, survey
-    from mlflow_server.store.engine import connect
-    from mlflow_server.uris import parse_artifacts_destination
+    from mlflow_server.gc.workspace import choose_workspace
 
     os.environ.update(loaded.credentials)
-    request = Request(
-        older_than_s=loaded.settings.gc.ttl,
-        run_ids=run_ids,
-        experiment_ids=tuple(int(text) for text in experiment_ids),
-        logged_model_ids=logged_model_ids,
-        **switches,
-    )
+    environ = {**os.environ, **_server_variables(loaded)}
     uri, registry = loaded.settings.store.backend, loaded.settings.store.registry
     if registry is not None:
         _require_head(registry)
     _require_head(uri)
-    destination = parse_artifacts_destination(
-        loaded.settings.artifacts.destination, plugin_schemes=frozenset()
+    request = Request(
+        older_than_s=loaded.settings.gc.ttl,
+        experiment_ids=tuple(int(text) for text in experiment_ids),
+        workspace=choose_workspace(uri, environ, workspace, all_workspaces=all_workspaces),
+        **wanted,
     )
+    destination = _destination(loaded)
+    if orphans is not None:
+        _treat_orphans(
+            context,
+            uri,
+            destination,
+            environ,
+            grace_s=orphan_grace,
+            deletes=orphans == "delete" and not dry_run,
+            is_confirmed=yes,
+        )
+    collection = Collection(uri, destination, request, environ, registry=registry)
     if dry_run:
-        with connect(uri, application_name="mlflow-tracking-server gc") as connection:
-            plan = survey(connection, request, references_reader(registry))
-        warnings = []
-        try:
-            require_destination(destination, request, os.environ)
-        except OpsError as err:
-            warnings.append(f"gc would be refused: {err.message}")
-        finish(context, _plan_report(context, request, plan, warnings), _echo)
+        _show_plan(context, collection, request)
+    with stop_on_sigterm():
+        _collect(context, collection, request, metrics_file, skip_if_busy=skip_if_busy)
+
+
+def _show_plan(context: Context, collection: "Collection", request: "Request") -> None:
+    from mlflow_server.cli.gc_report import echo_report, plan_report
+
+    warnings = _bold_variables()
+    measures = True
     try:
-        outcome = Collection(uri, destination, request, os.environ, registry=registry).run()
-    except BusyError as err:
-        if not skip_if_busy:
+        collection.require_destination()
+    except OpsError as err:
+        warnings.append(f"gc would be refused: {err.message}")
+        measures = False
+    plan = collection.plan(measures=measures)
+    finish(context, plan_report(context, request, plan, warnings), echo_report)
+
+
+def _collect(
+    context: Context,
+    collection: "Collection",
+    request: "Request",
+    metrics_file: Path | None,
+    *,
+    skip_if_busy: bool,
+) -> None:
+    from mlflow_server.cli.gc_report import echo_report, outcome_report
+    from mlflow_server.cli.progress import show_progress
+
+    try:
+        with show_progress(context, ("rows", "files")) as progress:
+            outcome = collection.run(progress)
+    except OpsError as err:
+        is_skipped = skip_if_busy and isinstance(err, BusyError)
+        if metrics_file is not None:
+            _write_metrics(metrics_file, 0 if is_skipped else int(err.exit_code), None)
+        if not is_skipped:
             raise
-        finish(context, make_report(context, warnings=[f"skipped: {err.message}"]), _echo)
-    finish(context, _outcome_report(context, request, outcome), _echo)
+        skipped = make_report(context, warnings=[f"skipped: {err.message}"])
+        finish(context, skipped, echo_report)
+    report = outcome_report(context, request, outcome, _bold_variables())
+    if metrics_file is not None:
+        _write_metrics(metrics_file, int(report.exit_code), outcome)
+    finish(context, report, echo_report)
+
+
+def _write_metrics(path: Path, exit_code: int, outcome: "Outcome | None") -> None:
+    from mlflow_server.gc.textfile import write_textfile
+
+    write_textfile(path, exit_code, outcome)
+
+
+def _treat_orphans(
+    context: Context,
+    uri: "StoreUri",
+    destination: "ArtifactUri",
+    environ: Mapping[str, str],
+    *,
+    grace_s: float,
+    deletes: bool,
+    is_confirmed: bool,
+) -> None:
+    from mlflow_server.cli.gc_report import echo_orphans, orphans_report
+    from mlflow_server.gc.orphans import delete_orphans, find_orphans
+
+    if deletes and not is_confirmed:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "--orphans=delete removes what no row knows, for good",
+                hint="look at --orphans first; then add --yes",
+            )
+        click.confirm("Remove every folder that no row of the store knows?", abort=True, err=True)
+    if deletes:
+        with stop_on_sigterm():
+            found = delete_orphans(uri, destination, environ, grace_s)
+    else:
+        found = find_orphans(uri, destination, environ, grace_s)
+    finish(context, orphans_report(context, found, deleted=deletes), echo_orphans)
+
+
+def _server_variables(loaded: LoadedSettings) -> dict[str, str]:
+    """How to reach the tracking server, wherever that was set."""
+    server = loaded.settings.client
+    found = {}
+    if server.tracking_uri:
+        found["MLFLOW_TRACKING_URI"] = server.tracking_uri
+    if server.tracking_token is not None:
+        found["MLFLOW_TRACKING_TOKEN"] = server.tracking_token.get_secret_value()
+    return found
+
+
+def _destination(loaded: LoadedSettings) -> "ArtifactUri":
+    """Where artifacts are. A default is no answer: the server's may be another."""
+    from mlflow_server.uris import parse_artifacts_destination
+
+    text = loaded.settings.artifacts.destination
+    if loaded.source_of("MLFLOW_ARTIFACTS_DESTINATION") in (Source.DEFAULT, Source.PROJECT):
+        text = "mlflow-artifacts:/"
+    return parse_artifacts_destination(text, plugin_schemes=frozenset())
+
+
+def _bold_variables() -> list[str]:
+    """What to know about switches that came from a variable."""
+    ctx = click.get_current_context()
+    options = {option.name: option for option in ctx.command.params}
+    return [
+        f"{options[name].envvar} is set: {options[name].opts[0]} is in force"
+        for name in _BOLD
+        if ctx.params.get(name) and ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+    ]
 
 
 def _require_head(uri: "StoreUri") -> None:
@@ -177,93 +355,3 @@ def _require_head(uri: "StoreUri") -> None:
         raise SchemaError(
             f"{uri.shown}: the database is empty", hint="mlflow-server serve initialises it"
         )
-
-
-def _plan_report(
-    context: Context, request: "Request", plan: "Plan", warnings: Sequence[str]
-) -> Report:
-    from mlflow_server.gc.plan import Kind
-
-    going = {kind: plan.total(kind) for kind in Kind}
-    items = _items(plan, going, "would go")
-    data = _data(request, plan, is_dry_run=True)
-    return make_report(context, items, warnings=warnings, data=data)
-
-
-def _outcome_report(context: Context, request: "Request", outcome: "Outcome") -> Report:
-    failed = [
-        Item(
-            name=f"files:{entry.kind}:{entry.entity_id}",
-            status=Status.FAILED,
-            detail=reason,
-            fix="correct it; the next run tries again",
-            facts={"attempts": entry.attempts + 1},
-        )
-        for entry, reason in outcome.failures
-    ]
-    data = {
-        **_data(request, outcome.plan, is_dry_run=False),
-        "purged": {kind.value: count for kind, count in outcome.purged.items() if count},
-        "freed": {"files": outcome.freed.files, "bytes": outcome.freed.size_bytes},
-        "seconds": {name: round(spent, 3) for name, spent in outcome.seconds.items()},
-    }
-    return make_report(
-        context,
-        [*_items(outcome.plan, outcome.purged, "gone"), *failed],
-        exit_code=ExitCode.ATTENTION if failed else ExitCode.OK,
-        data=data,
-    )
-
-
-def _items(plan: "Plan", going: Mapping["Kind", int], verb: str) -> list[Item]:
-    """One item per kind."""
-    from mlflow_server.gc.plan import REASONS, Kind
-
-    items = []
-    for kind in Kind:
-        count, kept = going.get(kind, 0), plan.kept(kind)
-        parts = [f"{count} {verb}"]
-        parts += [f"{number} stay: {REASONS[reason]}" for reason, number in kept.items()]
-        facts = {"going": count, "staying": {reason.value: n for reason, n in kept.items()}}
-        items.append(Item(kind.value, Status.OK, "; ".join(parts), facts=facts))
-    return items
-
-
-def _data(request: "Request", plan: "Plan", *, is_dry_run: bool) -> dict[str, Any]:
-    experiments: dict[int, dict[str, Any]] = {}
-    for (kind, experiment), count in sorted(plan.going.items()):
-        entry = experiments.setdefault(experiment, {"going": {}, "staying": {}})
-        entry["going"][kind.value] = count
-    for (kind, experiment, reason), count in sorted(plan.staying.items()):
-        entry = experiments.setdefault(experiment, {"going": {}, "staying": {}})
-        entry["staying"].setdefault(kind.value, {})[reason.value] = count
-    return {
-        "dry_run": is_dry_run,
-        "older_than_s": request.older_than_s,
-        "database_time_ms": plan.now_ms,
-        "experiments": [
-            {"experiment_id": str(experiment), **entry} for experiment, entry in experiments.items()
-        ],
-    }
-
-
-def _echo(context: Context, report: Report) -> None:
-    for warning in report.warnings:
-        click.echo(warning)
-    if not report.items:
-        return
-    data = report.data
-    click.echo(f"Deleted more than {render_duration(data['older_than_s'])} ago:")
-    for item in report.items:
-        if item.status is Status.OK:
-            click.echo(f"  {item.name:<13} {item.detail}")
-    failed = [item for item in report.items if item.status is Status.FAILED]
-    for item in failed:
-        click.echo(f"  FAIL {item.name}: {item.detail}")
-    if data["dry_run"]:
-        click.echo("Nothing was changed.")
-        return
-    freed = data["freed"]
-    click.echo(f"Freed {freed['files']} files, {render_size(freed['bytes'])}.")
-    if failed:
-        click.echo(f"{len(failed)} locations could not be removed; the next run tries again.")

@@ -2,8 +2,10 @@
 
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -128,16 +130,20 @@ def _common_option(
     return own_option(names, text, **{"expose_value": False, "callback": callback, **attributes})
 
 
-def own_option(names: str, text: str, **attributes: Any) -> Callable[[F], F]:
+def own_option(
+    names: str, text: str, variable: str | None = None, **attributes: Any
+) -> Callable[[F], F]:
     """An option that is no setting, with a variable named after it.
 
     Args:
         names: Its spellings, between slashes; the last one is the long one.
         text: What it does.
+        variable: Another name for its variable: one that MLflow knows.
         attributes: Of `click.option`.
     """
     spellings = names.split("/")
-    variable = "TRACKING_SERVER_" + spellings[-1].removeprefix("--").replace("-", "_").upper()
+    name = spellings[-1].removeprefix("--").replace("-", "_").upper()
+    variable = variable or f"TRACKING_SERVER_{name}"
     told = {"envvar": variable, "help": f"{text} [env: {variable}]"}
     return click.option(*spellings, **{**told, **attributes})
 
@@ -251,6 +257,21 @@ def finish(context: Context, report: Report, render: Callable[[Context, Report],
     else:
         render(context, report)
     raise SystemExit(int(report.exit_code))
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """End by an exception on SIGTERM, so that transactions and locks are given back in order."""
+
+    def stop(_number: int, _frame: object) -> None:
+        click.echo("Stopped.", err=True)
+        raise SystemExit(int(ExitCode.TERMINATED))
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Formatter(click.HelpFormatter):

@@ -3,10 +3,13 @@
 Idempotent: whatever a crash leaves in it is done by the next run.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+# ruff: noqa: S608 - statements are put together from constants only
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlflow_server.gc.ids import bind_ids
 from mlflow_server.gc.plan import Kind
 
 if TYPE_CHECKING:
@@ -14,6 +17,18 @@ if TYPE_CHECKING:
 
 TABLE = "tracking_server_gc_journal"
 _MAX_ERROR_LENGTH = 500
+_SOURCE = "SELECT :kind, {id}, {location}, :now FROM {table} WHERE {location} <> '' AND"
+_OF_RUNS = _SOURCE.format(id="run_uuid", location="artifact_uri", table="runs")
+_OF_MODELS = _SOURCE.format(id="model_id", location="artifact_location", table="logged_models")
+_OF_EXPERIMENTS = _SOURCE.format(
+    id="experiment_id", location="artifact_location", table="experiments"
+)
+# The tags of MLflow 3.17.2 `tracing/constant.py`, `utils/mlflow_tags.py`: a trace's own folder, and
+# the one that it was archived to.
+_OF_TRACES = (
+    _SOURCE.format(id="request_id", location="value", table="trace_tags")
+    + " trace_tags.key IN ('mlflow.artifactLocation', 'mlflow.trace.archiveLocation')"
+)
 
 
 @dataclass(frozen=True)
@@ -50,14 +65,21 @@ def table() -> "Table":
         sa.Column("created_ms", sa.BigInteger, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
         sa.Column("error", sa.Text),
+        # Numbers are never used again: pages are read in their order.
+        sqlite_autoincrement=True,
     )
+
+
+def exists(connection: "Connection") -> bool:
+    """True when the table is there: it is made when first needed."""
+    import sqlalchemy
+
+    return bool(sqlalchemy.inspect(connection).has_table(TABLE))
 
 
 def has_entries(connection: "Connection") -> bool:
     """True when a run before has left files that are to go."""
-    import sqlalchemy
-
-    return sqlalchemy.inspect(connection).has_table(TABLE) and bool(page(connection, 0, 1))
+    return exists(connection) and bool(page(connection, 0, 1))
 
 
 def create(connection: "Connection") -> None:
@@ -67,65 +89,37 @@ def create(connection: "Connection") -> None:
 
 def write_runs(connection: "Connection", ids: Sequence[str], now_ms: int) -> None:
     """Note the artifact locations of runs that are about to be deleted."""
-    _copy(connection, Kind.RUN, "runs", "run_uuid", "artifact_uri", ids, now_ms)
+    _copy(connection, Kind.RUN, f"{_OF_RUNS} run_uuid IN {{ids}}", ids, now_ms)
 
 
 def write_logged_models(connection: "Connection", ids: Sequence[str], now_ms: int) -> None:
     """Note the locations of logged models that are about to be deleted."""
-    _copy(
-        connection, Kind.LOGGED_MODEL, "logged_models", "model_id", "artifact_location", ids, now_ms
-    )
+    _copy(connection, Kind.LOGGED_MODEL, f"{_OF_MODELS} model_id IN {{ids}}", ids, now_ms)
 
 
-def write_experiment(connection: "Connection", experiment: int, now_ms: int) -> None:
-    """Note all locations of an experiment that is about to be deleted, traces' included.
+def write_traces(connection: "Connection", ids: Sequence[str], now_ms: int) -> None:
+    """Note the locations of traces that are about to be deleted."""
+    _copy(connection, Kind.TRACE, f"{_OF_TRACES} AND request_id IN {{ids}}", ids, now_ms)
 
-    Source of the tag: MLflow 3.17.2 `utils/mlflow_tags.py`, MLFLOW_ARTIFACT_LOCATION.
+
+def write_experiments(connection: "Connection", ids: Sequence[int], now_ms: int) -> None:
+    """Note all locations of experiments that are about to be deleted, traces' included.
+
+    Their own comes last: a folder that is empty by then goes as well.
     """
-    import sqlalchemy
-
-    sources = (
-        (Kind.RUN, "run_uuid", "artifact_uri", "runs WHERE experiment_id = :experiment"),
-        (
-            Kind.LOGGED_MODEL,
-            "model_id",
-            "artifact_location",
-            "logged_models WHERE experiment_id = :experiment",
-        ),
-        (
-            Kind.TRACE,
-            "request_id",
-            "value",
-            "trace_tags WHERE trace_tags.key = 'mlflow.artifactLocation' AND request_id IN "
-            "(SELECT request_id FROM trace_info WHERE experiment_id = :experiment)",
-        ),
-    )
-    for kind, column, location, source in sources:
-        query = (
-            f"INSERT INTO {TABLE} (kind, entity_id, location, created_ms) "  # noqa: S608
-            f"SELECT '{kind}', {column}, {location}, :now FROM {source} "
-            f"AND {location} IS NOT NULL AND {location} <> ''"
-        )
-        connection.execute(sqlalchemy.text(query), {"now": now_ms, "experiment": experiment})
+    inside = "experiment_id IN {ids}"
+    _copy(connection, Kind.RUN, f"{_OF_RUNS} {inside}", ids, now_ms)
+    _copy(connection, Kind.LOGGED_MODEL, f"{_OF_MODELS} {inside}", ids, now_ms)
+    traces = f"request_id IN (SELECT request_id FROM trace_info WHERE {inside})"
+    _copy(connection, Kind.TRACE, f"{_OF_TRACES} AND {traces}", ids, now_ms)
+    _copy(connection, Kind.EXPERIMENT, f"{_OF_EXPERIMENTS} {inside}", ids, now_ms)
 
 
 def _copy(
-    connection: "Connection",
-    kind: Kind,
-    source: str,
-    column: str,
-    location: str,
-    ids: Sequence[str],
-    now_ms: int,
+    connection: "Connection", kind: Kind, source: str, ids: Sequence[Any], now_ms: int
 ) -> None:
-    import sqlalchemy
-
-    query = sqlalchemy.text(
-        f"INSERT INTO {TABLE} (kind, entity_id, location, created_ms) "  # noqa: S608
-        f"SELECT '{kind}', {column}, {location}, :now FROM {source} "
-        f"WHERE {column} IN :ids AND {location} IS NOT NULL AND {location} <> ''"
-    ).bindparams(sqlalchemy.bindparam("ids", expanding=True))
-    connection.execute(query, {"ids": list(ids), "now": now_ms})
+    query = f"INSERT INTO {TABLE} (kind, entity_id, location, created_ms) {source}"
+    bind_ids(connection, "ids", ids).execute(connection, query, now=now_ms, kind=kind.value)
 
 
 def page(connection: "Connection", after: int, size: int) -> list[Entry]:
@@ -139,23 +133,23 @@ def page(connection: "Connection", after: int, size: int) -> list[Entry]:
     import sqlalchemy
 
     query = sqlalchemy.text(
-        f"SELECT entry_id, kind, entity_id, location, attempts FROM {TABLE} "  # noqa: S608
+        f"SELECT entry_id, kind, entity_id, location, attempts FROM {TABLE} "
         "WHERE entry_id > :after ORDER BY entry_id LIMIT :size"
     )
     rows = connection.execute(query, {"after": after, "size": size})
     return [Entry(row[0], Kind(row[1]), row[2].strip(), row[3], row[4]) for row in rows]
 
 
-def forget(connection: "Connection", entries: Iterable[Entry]) -> None:
+def forget(connection: "Connection", entries: Sequence[Entry]) -> None:
     """Take entries off whose files are gone."""
-    import sqlalchemy
+    if entries:
+        ids = bind_ids(connection, "entries", [entry.entry_id for entry in entries])
+        ids.execute(connection, f"DELETE FROM {TABLE} WHERE entry_id IN {{entries}}")
 
-    ids = [entry.entry_id for entry in entries]
-    if ids:
-        query = sqlalchemy.text(f"DELETE FROM {TABLE} WHERE entry_id IN :ids").bindparams(  # noqa: S608
-            sqlalchemy.bindparam("ids", expanding=True)
-        )
-        connection.execute(query, {"ids": ids})
+
+def count(connection: "Connection") -> int:
+    """How many locations are waiting for their files to be removed."""
+    return int(connection.exec_driver_sql(f"SELECT COUNT(*) FROM {TABLE}").scalar_one())
 
 
 def note_failure(connection: "Connection", entry: Entry, error: str) -> None:
@@ -163,6 +157,6 @@ def note_failure(connection: "Connection", entry: Entry, error: str) -> None:
     import sqlalchemy
 
     query = sqlalchemy.text(
-        f"UPDATE {TABLE} SET attempts = attempts + 1, error = :error WHERE entry_id = :id"  # noqa: S608
+        f"UPDATE {TABLE} SET attempts = attempts + 1, error = :error WHERE entry_id = :id"
     )
     connection.execute(query, {"error": error[:_MAX_ERROR_LENGTH], "id": entry.entry_id})

@@ -1,23 +1,50 @@
-"""How many entities one transaction takes, so that nobody waits long for its locks. Pure."""
+"""How much one transaction takes, so that nobody waits long for its locks. Pure."""
 
-_FIRST, _FEWEST, _MOST = 100, 10, 5_000
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
 # Far enough below the second that a waiting request of the server should see at most.
-_LONG_S, _SHORT_S = 0.5, 0.2
+_WANTED_S = 0.5
+# Sizes change by so much at most: the first transactions warm caches up.
+_LEAST, _MOST = 0.25, 4.0
 
 
 class Pace:
-    """The size of the next batch, by how long the ones before took."""
+    """The size of the next transaction, by how long the ones before took.
 
-    def __init__(self) -> None:
-        self.size = _FIRST
+    Args:
+        first: At the beginning; sizes are of whatever unit the caller weighs in.
+        fewest: Never less.
+        most: Never more.
+    """
+
+    def __init__(self, first: int, fewest: int, most: int) -> None:
+        self.size = first
+        self._fewest = fewest
+        self._most = most
 
     def took(self, seconds: float) -> None:
-        """Halve after a long transaction, double after a short one.
+        """Aim at transactions of half a second.
 
         Args:
             seconds: From the first lock to the commit.
         """
-        if seconds > _LONG_S:
-            self.size = max(_FEWEST, self.size // 2)
-        elif seconds < _SHORT_S:
-            self.size = min(_MOST, self.size * 2)
+        factor = min(_MOST, max(_LEAST, _WANTED_S / max(seconds, 0.001)))
+        self.size = min(self._most, max(self._fewest, int(self.size * factor)))
+
+    def take(self, items: Sequence[tuple[T, int]]) -> list[T]:
+        """The items from the front that fit into one transaction, at least one.
+
+        Args:
+            items: With the weight of each.
+        """
+        taken: list[T] = []
+        total = 0
+        for item, weight in items:
+            total += weight
+            if taken and total > self.size:
+                break
+            taken.append(item)
+        return taken

@@ -12,6 +12,8 @@ class Kind(StrEnum):
     LOGGED_MODEL = "logged_model"
     TRACE = "trace"
     EXPERIMENT = "experiment"
+    JOB = "job"
+    MODEL_VERSION = "model_version"
 
 
 class Reason(StrEnum):
@@ -23,6 +25,7 @@ class Reason(StrEnum):
     HOLDS_ACTIVE = "holds_active_run"
     HOLDS_KEPT = "holds_kept"
     HOLDS_SCORER = "holds_scorer"
+    LAST_VERSION = "last_version"
 
 
 REASONS = {
@@ -32,7 +35,10 @@ REASONS = {
     Reason.HOLDS_ACTIVE: "the experiment has an active run",
     Reason.HOLDS_KEPT: "the experiment holds something that stays",
     Reason.HOLDS_SCORER: "a guardrail uses one of the experiment's scorers",
+    Reason.LAST_VERSION: "its number would be given to another version",
 }
+# Jobs and versions are in no experiment.
+NO_EXPERIMENT = -1
 
 
 @dataclass
@@ -47,6 +53,9 @@ class Plan:
         staying: Deleted entities by kind, experiment and reason.
         experiments: The deleted experiments that go, ids in ascending order.
         names: Names of the experiments that occur.
+        files: Files of what goes by kind and experiment, where that was measured.
+        size_bytes: All of them together, likewise.
+        clock_skew_s: The database's clock less this host's, seconds.
     """
 
     now_ms: int
@@ -56,8 +65,13 @@ class Plan:
     staying: Counter[tuple[Kind, int, Reason]] = field(default_factory=Counter)
     experiments: tuple[int, ...] = ()
     names: dict[int, str] = field(default_factory=dict)
+    files: Counter[tuple[Kind, int]] = field(default_factory=Counter)
+    size_bytes: Counter[tuple[Kind, int]] = field(default_factory=Counter)
+    clock_skew_s: float = 0.0
 
-    def count(self, kind: Kind, experiment: int, reason: Reason | None, *, is_named: bool) -> None:
+    def count(
+        self, kind: Kind, experiment: int, reason: Reason | None, *, is_named: bool = False
+    ) -> None:
         """Count one entity: it stays for a reason, or goes without one."""
         if reason is not None:
             self.staying[kind, experiment, reason] += 1

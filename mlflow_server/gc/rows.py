@@ -1,4 +1,4 @@
-"""Delete every row that belongs to runs, logged models or an experiment, in set-based statements.
+"""Delete every row that belongs to entities, in a fixed number of statements however many they are.
 
 MLflow 3.17.2 leaves to the database's cascades or behind what is deleted here by name: inputs and
 outputs, datasets that nothing uses any more, entity associations. `tests/integration/test_gc.py`
@@ -8,13 +8,15 @@ compares the tables below with the foreign keys of MLflow's schema.
 # ruff: noqa: S608 - statements are put together from the constants below only
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlflow_server.gc.ids import bind_ids
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# `{runs}`, `{models}`, `{traces}` are replaced by what a statement is about: the ids of a batch, or
-# all of an experiment.
+# `{runs}`, `{models}`, `{traces}` and `{experiments}` stand for what a statement is about: the ids
+# of a batch, or all of some experiments.
 _OF_RUNS = (
     "(destination_type = 'RUN' AND destination_id IN {runs}) "
     "OR (source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id IN {runs})"
@@ -52,16 +54,20 @@ _TRACE_ROWS = (
     "DELETE FROM entity_associations WHERE (source_type = 'trace' AND source_id IN {traces}) "
     "OR (destination_type = 'trace' AND destination_id IN {traces})",
 )
-_QUEUES = "(SELECT queue_id FROM review_queues WHERE experiment_id = :experiment)"
-_SCORERS = "(SELECT scorer_id FROM scorers WHERE experiment_id = :experiment)"
+_QUEUES = "(SELECT queue_id FROM review_queues WHERE experiment_id IN {experiments})"
+_SCORERS = "(SELECT scorer_id FROM scorers WHERE experiment_id IN {experiments})"
 _EXPERIMENT_ROWS = (
+    "DELETE FROM spans WHERE experiment_id IN {experiments}",
+    "DELETE FROM trace_info WHERE experiment_id IN {experiments}",
+    "DELETE FROM logged_models WHERE experiment_id IN {experiments}",
+    "DELETE FROM runs WHERE experiment_id IN {experiments}",
     f"DELETE FROM review_queue_items WHERE queue_id IN {_QUEUES}",
     f"DELETE FROM review_queue_label_schemas WHERE queue_id IN {_QUEUES}",
     f"DELETE FROM review_queue_users WHERE queue_id IN {_QUEUES}",
     f"DELETE FROM online_scoring_configs WHERE scorer_id IN {_SCORERS}",
     f"DELETE FROM scorer_versions WHERE scorer_id IN {_SCORERS}",
     *(
-        f"DELETE FROM {table} WHERE experiment_id = :experiment"
+        f"DELETE FROM {table} WHERE experiment_id IN {{experiments}}"
         for table in (
             "review_queues",
             "label_schemas",
@@ -76,15 +82,15 @@ _EXPERIMENT_ROWS = (
             "experiment_tags",
         )
     ),
-    "UPDATE endpoints SET experiment_id = NULL WHERE experiment_id = :experiment",
-    "DELETE FROM entity_associations WHERE (source_type = 'experiment' AND source_id = :name) "
-    "OR (destination_type = 'experiment' AND destination_id = :name)",
-    "DELETE FROM experiments WHERE experiment_id = :experiment",
+    "UPDATE endpoints SET experiment_id = NULL WHERE experiment_id IN {experiments}",
+    "DELETE FROM entity_associations WHERE (source_type = 'experiment' AND source_id IN {names}) "
+    "OR (destination_type = 'experiment' AND destination_id IN {names})",
+    "DELETE FROM experiments WHERE experiment_id IN {experiments}",
 )
 _WHOLE = {
-    "runs": "(SELECT run_uuid FROM runs WHERE experiment_id = :experiment)",
-    "models": "(SELECT model_id FROM logged_models WHERE experiment_id = :experiment)",
-    "traces": "(SELECT request_id FROM trace_info WHERE experiment_id = :experiment)",
+    "runs": "(SELECT run_uuid FROM runs WHERE experiment_id IN {experiments})",
+    "models": "(SELECT model_id FROM logged_models WHERE experiment_id IN {experiments})",
+    "traces": "(SELECT request_id FROM trace_info WHERE experiment_id IN {experiments})",
 }
 
 
@@ -95,21 +101,17 @@ def delete_runs(connection: "Connection", ids: Sequence[str]) -> None:
         connection: In a transaction.
         ids: Their ids, at least one.
     """
-    datasets = _scalars(
-        connection,
-        "SELECT DISTINCT source_id FROM inputs WHERE source_type = 'DATASET' "
-        "AND destination_type = 'RUN' AND destination_id IN :ids",
-        ids,
-    )
-    for statement in _RUN_ROWS:
-        _execute(connection, statement.format(runs=":ids"), ids)
-    _execute(connection, "DELETE FROM runs WHERE run_uuid IN :ids", ids)
-    if datasets:
-        _execute(
+    datasets = "SELECT DISTINCT source_id FROM inputs WHERE source_type = 'DATASET' AND "
+    datasets += "destination_type = 'RUN' AND destination_id IN {runs}"
+    runs = bind_ids(connection, "runs", ids)
+    used = list(runs.execute(connection, datasets).scalars())
+    for statement in (*_RUN_ROWS, "DELETE FROM runs WHERE run_uuid IN {runs}"):
+        runs.execute(connection, statement)
+    if used:
+        bind_ids(connection, "datasets", used).execute(
             connection,
-            "DELETE FROM datasets WHERE dataset_uuid IN :ids AND NOT EXISTS (SELECT 1 FROM inputs "
-            "WHERE source_type = 'DATASET' AND source_id = datasets.dataset_uuid)",
-            datasets,
+            "DELETE FROM datasets WHERE dataset_uuid IN {datasets} AND NOT EXISTS (SELECT 1 FROM "
+            "inputs WHERE source_type = 'DATASET' AND source_id = datasets.dataset_uuid)",
         )
 
 
@@ -120,43 +122,47 @@ def delete_logged_models(connection: "Connection", ids: Sequence[str]) -> None:
         connection: In a transaction.
         ids: Their ids, at least one.
     """
-    for statement in _MODEL_ROWS:
-        _execute(connection, statement.format(models=":ids"), ids)
-    _execute(connection, "DELETE FROM logged_models WHERE model_id IN :ids", ids)
+    models = bind_ids(connection, "models", ids)
+    for statement in (*_MODEL_ROWS, "DELETE FROM logged_models WHERE model_id IN {models}"):
+        models.execute(connection, statement)
 
 
-def delete_experiment(connection: "Connection", experiment: int) -> None:
-    """Delete an experiment with everything in it: runs, logged models, traces and the rest.
+def delete_traces(connection: "Connection", ids: Sequence[str]) -> None:
+    """Delete traces with all their rows.
 
     Args:
         connection: In a transaction.
-        experiment: Its id.
+        ids: Their ids, at least one.
     """
-    import sqlalchemy
+    traces = bind_ids(connection, "traces", ids)
+    for statement in (*_TRACE_ROWS, "DELETE FROM trace_info WHERE request_id IN {traces}"):
+        traces.execute(connection, statement)
 
+
+def delete_experiments(connection: "Connection", ids: Sequence[int]) -> None:
+    """Delete experiments with everything in them: runs, logged models, traces and the rest.
+
+    Args:
+        connection: In a transaction.
+        ids: Their ids, at least one.
+    """
+    experiments = bind_ids(connection, "experiments", ids)
+    names = bind_ids(connection, "names", [str(experiment) for experiment in ids])
     statements = [
         *(statement.format(**_WHOLE) for statement in (*_RUN_ROWS, *_MODEL_ROWS, *_TRACE_ROWS)),
-        "DELETE FROM spans WHERE experiment_id = :experiment",
-        "DELETE FROM trace_info WHERE experiment_id = :experiment",
-        "DELETE FROM logged_models WHERE experiment_id = :experiment",
-        "DELETE FROM runs WHERE experiment_id = :experiment",
         *_EXPERIMENT_ROWS,
     ]
     for statement in statements:
-        parameters = {"experiment": experiment, "name": str(experiment)}
-        used = {name: value for name, value in parameters.items() if f":{name}" in statement}
-        connection.execute(sqlalchemy.text(statement), used)
+        (names if "{names}" in statement else experiments).execute(connection, statement)
 
 
-def _bound(statement: str) -> Any:
-    import sqlalchemy
+def delete_jobs(connection: "Connection", ids: Sequence[str]) -> None:
+    """Delete jobs of MLflow's own, and the locks they held.
 
-    return sqlalchemy.text(statement).bindparams(sqlalchemy.bindparam("ids", expanding=True))
-
-
-def _execute(connection: "Connection", statement: str, ids: Sequence[str]) -> None:
-    connection.execute(_bound(statement), {"ids": list(ids)})
-
-
-def _scalars(connection: "Connection", statement: str, ids: Sequence[str]) -> list[str]:
-    return list(connection.execute(_bound(statement), {"ids": list(ids)}).scalars())
+    Args:
+        connection: In a transaction.
+        ids: Their ids, at least one.
+    """
+    jobs = bind_ids(connection, "jobs", ids)
+    jobs.execute(connection, "DELETE FROM job_locks WHERE job_id IN {jobs}")
+    jobs.execute(connection, "DELETE FROM jobs WHERE id IN {jobs}")

@@ -1,14 +1,17 @@
-"""Fixtures of the integration tests: a place, and servers of Google's and Azure's APIs."""
+"""Fixtures of the integration tests: places, stores, servers of Google's and Azure's APIs."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Postgres
 from tests.support.azure import AzureServer, run_azurite, why_not
+from tests.support.gc_place import Made, Yard, make
 from tests.support.gcs import GcsServer, run_gcs
 from tests.support.places import Place
 
@@ -35,3 +38,33 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
         pytest.skip(reason)
     with run_azurite(tmp_path_factory.mktemp("azurite")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("gc-sqlite")
+    return make(f"sqlite:///{folder}/my.db", folder / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def on_postgresql(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    uri = postgres.new_database().replace("postgresql:", "postgresql+psycopg2:")
+    return make(uri, tmp_path_factory.mktemp("gc-postgresql") / "artifacts")
+
+
+@pytest.fixture
+def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Yard:
+    """A copy on SQLite, or on what the test is parametrised with."""
+    place = Place.make(tmp_path / "place")
+    kind = getattr(request, "param", "sqlite")
+    made: Made = request.getfixturevalue(f"on_{kind}")
+    artifacts = place.root / "artifacts"
+    shutil.copytree(made.artifacts, artifacts)
+    if kind == "sqlite":
+        uri = f"sqlite:///{place.store}"
+        shutil.copy(made.uri.removeprefix("sqlite:///"), place.store)
+    else:
+        database: Postgres = request.getfixturevalue("postgres")
+        template = made.uri.partition("?")[0].rpartition("/")[2]
+        uri = database.new_database(template=template)
+    return Yard(place, uri, artifacts, made.ids)
