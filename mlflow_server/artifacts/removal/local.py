@@ -1,120 +1,297 @@
-"""Remove folders of a local disk: rename into `.gc-trash` first, purge from there."""
+"""Remove folders of a local disk: rename into `.gc-trash` first, purge from taround."""
 
 import contextlib
-import errno
+import hashlib
 import os
+import resource
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from mlflow_server.artifacts.removal.freed import Freed
-from mlflow_server.artifacts.removal.place import Place
-from mlflow_server.errors import BadInputError, OpsError
+from mlflow_server.artifacts.removal.freed import Found, Freed
+from mlflow_server.artifacts.removal.place import Place, neighbours
+from mlflow_server.artifacts.removal.tree import make_accessible, measure, purge
+from mlflow_server.errors import (
+    BadInputError,
+    OpsError,
+    PermissionDeniedError,
+    SettingsError,
+    UnavailableError,
+)
 
 TRASH = ".gc-trash"
-# More do not help: a disk removes one file after the other.
+# To look for entries in, which takes no permission to list them.
+_PASSAGE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _THREADS = 8
+_NEIGHBOURS_AT_ONCE = 64
+_SHOWN_LENGTH = 200
+
+T = TypeVar("T")
 
 
 class LocalRemover:
     """Removes folders of a local disk.
 
     A folder goes to the trash first, where nobody looks, under a name that a repetition finds
-    again; renaming is a hundred times faster than removing.
+    again; renaming is a hundred times faster than removing. What cannot be renamed is removed where
+    it is. In folders of ours that forbid it we allow it, but only below the place.
 
     Args:
         root: Nothing above it is ever touched. The root of the file system means a place of its
             own: then the trash is beside the folder.
+        subject: How messages begin.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, subject: str) -> None:
         self._root = root
-        self._trashes: set[Path] = set()
+        self._subject = subject
+        self._trashes: set[tuple[str, ...]] = set()
         self._pool = ThreadPoolExecutor(_THREADS)
 
     def remove(self, places: Sequence[Place]) -> list[Freed | str]:
         """See `Remover`."""
-        for place in places:
-            self._make_trash(self._trash_of(place))
-        return list(self._pool.map(self._remove, places))
+        return self._each(places, self._remove, with_trash=True)
+
+    def measure(self, places: Sequence[Place]) -> list[Found | str]:
+        """See `Remover`."""
+        return self._each(places, self._measure, with_trash=False)
+
+    def folders(self, parts: Sequence[str]) -> Iterator[str]:
+        """See `Remover`; bytes that are no UTF-8 are surrogates in the names."""
+        with self._explained(parts), self._opened(parts) as folder:
+            if folder is None:
+                return
+            with _listed(folder) as entries:
+                for entry in entries:
+                    if entry.name != TRASH and entry.is_dir(follow_symlinks=False):
+                        yield entry.name
+
+    def remove_empty(self, folders: Sequence[tuple[str, ...]]) -> None:
+        """See `Remover`."""
+        for parts in folders:
+            with contextlib.suppress(OSError, OpsError), self._opened(parts[:-1]) as above:
+                if above is not None:
+                    os.rmdir(parts[-1], dir_fd=above)
+
+    def check(self, parts: Sequence[str]) -> bool:
+        """See `Remover`."""
+        with self._explained(parts), self._opened(parts) as folder:
+            if folder is None:
+                if self._root.joinpath(*parts).exists():
+                    raise SettingsError(
+                        [f"{self._subject}: {self._show(parts)} is a file, not a folder"],
+                        hint="name a folder or a bucket",
+                    )
+                return False
+            if not os.access(".", os.R_OK | os.W_OK | os.X_OK, dir_fd=folder):
+                raise PermissionDeniedError(
+                    f"{self._subject}: cannot write to {self._show(parts)}", hint=_hint()
+                )
+            with _listed(folder) as entries:
+                return any(True for _ in entries)
 
     def close(self) -> None:
         """Remove the trash folders; what a crash left in them stays for its journal entry."""
         self._pool.shutdown()
-        for trash in self._trashes:
-            with contextlib.suppress(OSError):  # not empty: that is what this asks
-                trash.rmdir()
+        self.remove_empty([(*parts, TRASH) for parts in self._trashes])
         self._trashes.clear()
 
-    def _trash_of(self, place: Place) -> Path:
-        if self._root != Path("/"):
-            return self._root / TRASH
-        return self._root.joinpath(*place.parts[:-1]) / TRASH
+    def _each(
+        self, places: Sequence[Place], work: Callable[["_Around", Place], T], *, with_trash: bool
+    ) -> list[T | str]:
+        """Do something with each place; neighbours share what has to be opened."""
+        results: list[T | str] = [""] * len(places)
 
-    def _make_trash(self, trash: Path) -> None:
-        if trash not in self._trashes:
-            with contextlib.suppress(OSError):  # told for the folder itself
-                trash.mkdir(exist_ok=True)
-                self._trashes.add(trash)
-
-    def _remove(self, place: Place) -> Freed | str:
-        folder = self._root.joinpath(*place.parts)
-        aside = self._trash_of(place) / place.parts[-1]
-        try:
-            freed = purge(aside) if os.path.lexists(aside) else Freed()
-            if not _is_there(self._root, place.parts):
-                return freed
+        def work_off(indices: Sequence[int]) -> None:
             try:
-                folder.rename(aside)
-            except OSError as err:
-                # On another disk, or there is no trash: a full disk may have no room for a folder.
-                if err.errno not in (errno.EXDEV, errno.ENOENT, errno.ENOSPC):
-                    raise
-                aside = folder
-            return freed + purge(aside)
-        except OpsError as err:
-            return err.message
-        except OSError as err:
-            return f"{err.filename}: {err.strerror}"
+                with self._around(places[indices[0]].parts[:-1], with_trash) as around:
+                    for index in indices:
+                        try:
+                            results[index] = work(around, places[index])
+                        except (OSError, OpsError) as err:
+                            results[index] = self._explain(places[index], err)
+            except (OSError, OpsError) as err:
+                for index in indices:
+                    results[index] = self._explain(places[index], err)
 
+        # Threads help where the disk is waited for; on a fast one they only wait for each other.
+        waiting = list(neighbours(places, _NEIGHBOURS_AT_ONCE))
+        while waiting:
+            waits = _waits()
+            work_off(some := waiting.pop())
+            if _waits() - waits > len(some):
+                list(self._pool.map(work_off, waiting))
+                break
+        return results
 
-def _is_there(root: Path, parts: tuple[str, ...]) -> bool:
-    folder = root
-    for part in parts:
-        folder = folder / part
+    def _remove(self, around: "_Around", place: Place) -> Freed:
+        name, aside = place.parts[-1], _name_aside(place)
+        freed = Freed()
+        if around.trash is not None and _mode(aside, around.trash) is not None:
+            freed += purge(aside, around.trash)
+        if around.folder is None or not self._is_there(around.folder, place):
+            return freed
+        if around.trash is not None and _is_moved(name, around.folder, aside, around.trash):
+            return freed + purge(aside, around.trash)
+        return freed + purge(name, around.folder)
+
+    def _measure(self, around: "_Around", place: Place) -> Found:
+        if around.folder is None or not self._is_there(around.folder, place):
+            return Found()
+        return measure(place.parts[-1], around.folder)
+
+    def _is_there(self, folder: int, place: Place) -> bool:
+        mode = _mode(place.parts[-1], folder)
+        if mode is not None and stat.S_ISLNK(mode):
+            raise self._is_a_link(place.parts)
+        return mode is not None
+
+    @contextlib.contextmanager
+    def _around(self, parts: tuple[str, ...], with_trash: bool) -> Iterator["_Around"]:
+        trash_parts = () if self._root != Path("/") else parts
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(self._opened(parts))
+            trash = None
+            if with_trash and (holder := stack.enter_context(self._opened(trash_parts))):
+                with contextlib.suppress(OSError):  # then places are purged where they are
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(TRASH, 0o700, dir_fd=holder)
+                    self._trashes.add(trash_parts)
+                    opened = os.open(TRASH, _PASSAGE | os.O_NOFOLLOW, dir_fd=holder)
+                    stack.callback(os.close, opened)
+                    trash = opened if os.access(".", os.W_OK | os.X_OK, dir_fd=opened) else None
+            yield _Around(folder, trash)
+
+    @contextlib.contextmanager
+    def _opened(self, parts: Sequence[str]) -> Iterator[int | None]:
+        """A folder; None when it is not there.
+
+        Raises:
+            BadInputError: The way from the root to it leads through a link.
+            OSError: It cannot be reached.
+        """
+        folder = self._open(parts)
         try:
-            mode = folder.lstat().st_mode
+            yield folder
+        finally:
+            if folder is not None:
+                os.close(folder)
+
+    def _open(self, parts: Sequence[str]) -> int | None:
+        try:
+            folder = os.open(self._root, _PASSAGE)
         except (FileNotFoundError, NotADirectoryError):
-            return False
-        if stat.S_ISLNK(mode):
-            raise BadInputError(f"{folder} is a symbolic link; what it leads to may be another's")
-    return True
+            return None
+        for number, part in enumerate(parts):
+            above = folder
+            try:
+                folder = os.open(part, _PASSAGE | os.O_NOFOLLOW, dir_fd=above)
+            except FileNotFoundError:
+                return None
+            except NotADirectoryError:
+                if stat.S_ISLNK(_mode(part, above) or 0):
+                    raise self._is_a_link(parts[: number + 1]) from None
+                return None
+            finally:
+                os.close(above)
+        return folder
+
+    @contextlib.contextmanager
+    def _explained(self, parts: Sequence[str]) -> Iterator[None]:
+        """Tell what is wrong with a folder."""
+        try:
+            yield
+        except PermissionError:
+            raise PermissionDeniedError(
+                f"{self._subject}: {self._show(parts)} may not be entered", hint=_hint()
+            ) from None
+        except OSError as err:
+            raise UnavailableError(
+                f"{self._subject}: {self._show(parts)}: {err.strerror}"
+            ) from None
+
+    def _explain(self, place: Place, err: OSError | OpsError) -> str:
+        if isinstance(err, OpsError):
+            return err.message
+        inside = err.filename.partition("/")[2] if isinstance(err.filename, str) else ""
+        return f"{self._show((*place.parts, *filter(None, [inside])))}: {err.strerror}"
+
+    def _is_a_link(self, parts: Sequence[str]) -> OpsError:
+        return BadInputError(
+            f"{self._show(parts)} is a symbolic link; what it leads to may be another's"
+        )
+
+    def _show(self, parts: Sequence[str]) -> str:
+        """A path for messages: short enough, and nothing in it that cannot be written anywhere."""
+        text = os.fsencode(self._root.joinpath(*parts)).decode("utf-8", "replace")
+        if len(text) > _SHOWN_LENGTH:
+            text = text[:_SHOWN_LENGTH] + "…"
+        return text
 
 
-def purge(folder: Path) -> Freed:
-    """Remove a folder or file, following no link, however deep it is.
+@dataclass(frozen=True)
+class _Around:
+    """What is open while neighbours are worked on.
 
-    Raises:
-        OSError: Something cannot be removed; what could be is gone.
+    Args:
+        folder: That they are in; None when it is not there.
+        trash: Where they go; None when there is none.
     """
-    if not stat.S_ISDIR(folder.lstat().st_mode):
-        size = folder.lstat().st_size
-        folder.unlink()
-        return Freed(1, size)
-    files = size = 0
-    waiting, folders = [os.fspath(folder)], []
-    while waiting:
-        current = waiting.pop()
-        folders.append(current)
-        with os.scandir(current) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                    continue
-                size += entry.stat(follow_symlinks=False).st_size
-                Path(entry.path).unlink()
-                files += 1
-    for current in reversed(folders):
-        Path(current).rmdir()
-    return Freed(files, size)
+
+    folder: int | None
+    trash: int | None
+
+
+def _name_aside(place: Place) -> str:
+    """The name of a place in the trash: always the same, and no other's."""
+    way = os.fsencode("/".join(place.parts))
+    return hashlib.blake2b(way, digest_size=16).hexdigest()
+
+
+def _is_moved(name: str, folder: int, aside: str, trash: int) -> bool:
+    """Put a folder into the trash, if that can be done.
+
+    It cannot when it is on another disk or mounted there, and when a full disk has no room.
+    """
+    for _ in range(2):
+        try:
+            os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=trash)
+        except PermissionError:  # a folder that is moved to another one has to be writable
+            with contextlib.suppress(OSError):
+                make_accessible(name, folder)
+        except OSError:
+            return False
+        else:
+            return True
+    return False
+
+
+def _mode(name: str, folder: int) -> int | None:
+    """The mode of an entry; None when there is none."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _listed(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The entries of a folder that was opened as a passage."""
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        with os.scandir(readable) as entries:
+            yield entries
+    finally:
+        os.close(readable)
+
+
+def _waits() -> int:
+    """How often this thread has waited for something so far."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
+def _hint() -> str:
+    return f"the user of gc (uid {os.geteuid()}) needs write permission there"

@@ -1,7 +1,9 @@
 """Where the artifacts of an entity lie: from MLflow's location to a path or a key prefix. Pure."""
 
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow_server.errors import BadInputError
@@ -27,43 +29,102 @@ def place_of(location: str, entity_id: str, destination: ArtifactUri) -> Place:
     Args:
         location: As MLflow kept it: `mlflow-artifacts:/…`, a path or a URI.
         entity_id: Has to be one of the folders in the location: nothing else is ever removed.
-        destination: What `mlflow-artifacts:/` stands for.
+        destination: What `mlflow-artifacts:/` stands for. When it is a tracking server itself and
+            the location names another one, that is the store.
 
     Raises:
         BadInputError: The location cannot be one of this entity alone.
+
+    Source: MLflow 3.17.2 server/handlers.py `_get_workspace_scoped_repo_path_if_enabled`: a
+    location of a workspace begins with `workspaces/NAME`, as does its path at the destination;
+    those of the workspace `default` have neither.
     """
     try:
         uri = parse_artifacts_destination(location, plugin_schemes=frozenset())
     except ValueError as err:
         raise BadInputError(f"the location {err}") from None
     store, parts = _split(uri, destination)
-    if ".." in parts or "." in parts:
+    if not {".", ".."}.isdisjoint(parts):
         raise BadInputError("the location leads out of itself by '..'")
+    if any("\0" in part for part in parts):
+        raise BadInputError("the location has a NUL in it")
     if entity_id not in parts:
         raise BadInputError(f"the location names no folder of {entity_id}")
     return Place(store, parts[: parts.index(entity_id) + 1])
+
+
+def place_below(parts: Sequence[str], destination: ArtifactUri) -> Place:
+    """The place of a folder of the destination that no location names.
+
+    Args:
+        parts: From the destination down to the folder.
+        destination: Where it is.
+
+    Raises:
+        BadInputError: This is the destination itself, or leads out of it.
+    """
+    if not parts or any(part in ("", ".", "..") or {"/", "\0"} & set(part) for part in parts):
+        raise BadInputError(f"{'/'.join(parts)!r} is no folder of the destination")
+    return Place(destination, (*root_of(destination), *parts))
+
+
+def neighbours(places: Sequence[Place], at_once: int) -> Iterator[list[int]]:
+    """Group places of one store by the folder that they are in.
+
+    Args:
+        places: In any order.
+        at_once: How large a group is at most.
+
+    Yields:
+        The numbers of some places in the same folder, by name.
+    """
+
+    def above(number: int) -> tuple[str, ...]:
+        return places[number].parts[:-1]
+
+    order = sorted(range(len(places)), key=lambda number: places[number].parts)
+    for _, group in groupby(order, key=above):
+        while some := list(islice(group, at_once)):
+            yield some
+
+
+def root_of(store: ArtifactUri) -> tuple[str, ...]:
+    """The way from the root of a store to what its URI names: the prefix, in object stores.
+
+    Source: MLflow 3.17.2 decodes the path of `abfss:` (azure_data_lake_artifact_repo.py
+    `_parse_abfss_uri`), and takes those of other object stores as they are, slash by slash.
+    """
+    if store.scheme is ArtifactScheme.LOCAL:
+        return ()
+    path = urlsplit(store.text).path
+    if store.scheme is ArtifactScheme.PROXY:
+        return _folders(unquote(path))
+    if store.text.lower().startswith("abfss:"):
+        path = "/" + unquote(path).lstrip("/")
+    parts = path.removeprefix("/").split("/")
+    return tuple(parts if parts[-1] else parts[:-1])
 
 
 def _split(uri: ArtifactUri, destination: ArtifactUri) -> tuple[ArtifactUri, tuple[str, ...]]:
     """The store of a location, and the way down from its root."""
     match uri.scheme:
         case ArtifactScheme.PROXY:
-            inside = _parts(unquote(urlsplit(uri.text).path))
-            return destination, (*_parts(destination.prefix), *inside)
+            if destination.scheme is ArtifactScheme.PROXY and uri.bucket:
+                return replace(destination, bucket=uri.bucket), root_of(uri)
+            return destination, (*root_of(destination), *root_of(uri))
         case ArtifactScheme.LOCAL:
             path = (uri.path or Path()).expanduser()
             if not path.is_absolute():
                 raise BadInputError("the location is a relative path: nobody can tell to what")
-            return _root_of(uri), path.parts[1:]
+            return _ROOT, _folders(str(path))
         case ArtifactScheme.S3 | ArtifactScheme.GCS | ArtifactScheme.AZURE:
-            return uri, _parts(uri.prefix)
+            return uri, root_of(uri)
         case _:
             raise BadInputError(f"artifacts at {uri.shown.partition(':')[0]}: cannot be removed")
 
 
-def _root_of(uri: ArtifactUri) -> ArtifactUri:
-    return ArtifactUri("/", uri.scheme, Path("/"), "", "", "/")
+_ROOT = ArtifactUri("/", ArtifactScheme.LOCAL, Path("/"), "", "", "/")
 
 
-def _parts(path: str) -> tuple[str, ...]:
-    return tuple(part for part in PurePosixPath(path).parts if part != "/")
+def _folders(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part not in ("", "."))

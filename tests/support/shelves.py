@@ -1,0 +1,120 @@
+"""Destinations of every kind with something on them, to be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow_server.uris import ArtifactUri, parse_artifacts_destination
+from tests.support.s3 import S3Server
+
+PREFIX = "pre fix/deep"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A destination and what is around it.
+
+    Args:
+        text: Its URI.
+        environ: What is needed to use it.
+        write: Puts files there: content by path below the destination.
+        paths: What is there, below the destination, and above it beginning with `/`.
+        port: Of the HTTP server behind it, 0 when there is none.
+        at_port: The environment to use it at another port.
+        refused: The environment with a credential that is refused; it has `hidden` in it.
+        missing: The URI of a bucket that does not exist.
+        tells_times: When things were written.
+        has_folders: Also without anything in them.
+    """
+
+    text: str
+    environ: Mapping[str, str]
+    write: Callable[[Mapping[str, bytes]], None]
+    paths: Callable[[], set[str]]
+    port: int = 0
+    at_port: Callable[[int], Mapping[str, str]] = field(default=lambda _: {})
+    refused: Mapping[str, str] = field(default_factory=dict)
+    missing: str = ""
+    tells_times: bool = True
+    has_folders: bool = False
+
+    @property
+    def destination(self) -> ArtifactUri:
+        """As our own code knows it."""
+        return parse_artifacts_destination(self.text, plugin_schemes=frozenset())
+
+    def lay(self, *paths: str) -> None:
+        """Put files of five bytes there."""
+        self.write(dict.fromkeys(paths, b"12345"))
+
+    def using(self, environ: Mapping[str, str]) -> Shelf:
+        """The same with another environment."""
+        return replace(self, environ=environ)
+
+
+def local_shelf(folder: Path) -> Shelf:
+    """A folder of this machine."""
+    root = folder / PREFIX
+    root.mkdir(parents=True)
+
+    def write(files: Mapping[str, bytes]) -> None:
+        for path, content in files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(content)
+
+    def paths() -> set[str]:
+        return below(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+    return Shelf(str(root), {}, write, paths, has_folders=True)
+
+
+def s3_shelf(server: S3Server, bucket: str) -> Shelf:
+    """A prefix of a bucket."""
+
+    def write(files: Mapping[str, bytes]) -> None:
+        with server.administer() as client:
+            in_threads(
+                lambda file: client.put_object(
+                    Bucket=bucket, Key=f"{PREFIX}/{file[0]}", Body=file[1]
+                ),
+                files.items(),
+            )
+
+    def paths() -> set[str]:
+        with server.administer() as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+            return below(entry["Key"] for page in pages for entry in page.get("Contents", ()))
+
+    return Shelf(
+        f"s3://{bucket}/{PREFIX}",
+        server.environment,
+        write,
+        paths,
+        port=int(server.endpoint.rpartition(":")[2]),
+        at_port=lambda port: {
+            **server.environment,
+            "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        },
+        refused={**server.environment, "AWS_SECRET_ACCESS_KEY": "hidden"},
+        missing=f"s3://missing-{bucket}/x",
+    )
+
+
+def below(names: Iterable[str]) -> set[str]:
+    """Names relative to the prefix; those that are not below it get a slash in front."""
+    return {
+        name.removeprefix(f"{PREFIX}/") if name.startswith(f"{PREFIX}/") else f"/{name}"
+        for name in names
+    }
+
+
+def in_threads(work: Callable[[T], object], things: Iterable[T]) -> None:
+    """Do many small things that wait for a server."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, things))
