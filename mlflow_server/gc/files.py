@@ -85,17 +85,28 @@ class FileRemoval:
     def _remove(self, entries: Sequence[Entry]) -> list[Freed | str]:
         started = time.monotonic()
         try:
-            entities = [entry for entry in entries if entry.kind is not Kind.EXPERIMENT]
-            results = iter(
-                self._removers.remove([(entry.location, entry.entity_id) for entry in entities])
+            # A trace may be archived where it was: each place is removed once.
+            places = dict.fromkeys(
+                (entry.location, entry.entity_id)
+                for entry in entries
+                if entry.kind is not Kind.EXPERIMENT
             )
-            found = [Freed() if e.kind is Kind.EXPERIMENT else next(results) for e in entries]
+            found = dict(zip(places, self._removers.remove(list(places)), strict=True))
             for entry in entries:
                 if entry.kind is Kind.EXPERIMENT:
                     self._removers.remove_empty(entry.location, entry.entity_id, _BELOW_EXPERIMENT)
-            return found
+            return [_take(found, entry) for entry in entries]
         finally:
             self.seconds += time.monotonic() - started
+
+
+def _take(found: dict[tuple[str, str], Freed | str], entry: Entry) -> Freed | str:
+    """The result of an entry; what was freed counts once."""
+    place = (entry.location, entry.entity_id)
+    result = found.get(place, Freed())
+    if isinstance(result, Freed):
+        found[place] = Freed()
+    return result
 
 
 def settle(connection: "Connection", results: Sequence[Settled]) -> None:

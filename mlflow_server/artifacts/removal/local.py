@@ -1,4 +1,4 @@
-"""Remove folders of a local disk: rename into `.gc-trash` first, purge from taround."""
+"""Remove folders of a local disk: rename into `.gc-trash` first, purge from there."""
 
 import contextlib
 import hashlib
