@@ -17,7 +17,8 @@ from mlflow_server.artifacts.removal.freed import Found, Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import ExitCode, OpsError
 from tests.standins.forwarder import Request, forwarder
-from tests.support.shelves import Shelf, local_shelf, s3_shelf
+from tests.support.programs import DESTINATION, STORE, serve
+from tests.support.shelves import Shelf, local_shelf, s3_shelf, server_shelf
 
 RUN = "0123456789abcdef" * 2
 OTHER = "1123456789abcdef" * 2
@@ -26,7 +27,7 @@ ODD = ("größe 1 %.txt", "a+b#c&d=e;f", "%41%2F", "naïve\U0001f600", "'\"<>", 
 Open = Callable[[Shelf], Removers]
 KINDS = [
     pytest.param(kind, marks=pytest.mark.xdist_group(group))
-    for kind, group in {"local": "removal", "s3": "s3"}.items()
+    for kind, group in {"local": "removal", "s3": "s3", "server": "removal"}.items()
 ]
 REMOTE = [param for param in KINDS if param.values != ("local",)]
 
@@ -39,7 +40,27 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
             return local_shelf(tmp_path)
         case "s3":
             return s3_shelf(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
+        case "server":
+            return server_shelf(*request.getfixturevalue("tracking_server"))
     raise AssertionError(request.param)
+
+
+@pytest.fixture(scope="module")
+def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str, Path]]:
+    """A server of our own behind a gateway that asks for a token; port, token, destination."""
+    folder = tmp_path_factory.mktemp("tracking-server")
+    token, destination = "right-token", folder / "artifacts"
+    destination.mkdir()
+
+    def is_refused(request: Request) -> int | None:
+        return None if request.headers.get("authorization") == f"Bearer {token}" else 401
+
+    environment = {STORE: f"sqlite:///{folder}/store.sqlite", DESTINATION: str(destination)}
+    with (
+        serve(folder, environment=environment) as server,
+        forwarder(server.port, is_refused) as gateway,
+    ):
+        yield gateway.port, token, destination
 
 
 @pytest.fixture
@@ -174,7 +195,7 @@ def test_refused_credentials_are_77_and_not_told(shelf: Shelf, open_removers: Op
 
 @pytest.mark.parametrize("shelf", REMOTE, indirect=True)
 def test_what_is_not_there_is_69(shelf: Shelf, open_removers: Open) -> None:
-    removers = open_removers(replace(shelf, text=shelf.missing))
+    removers = open_removers(shelf.where_nothing_is)
     for work in (removers.check, lambda: list(removers.folders(()))):
         with pytest.raises(OpsError) as failure:
             work()
@@ -213,3 +234,19 @@ def test_a_store_that_answers_503_always(shelf: Shelf, open_removers: Open) -> N
             removers.check()
         assert failure.value.exit_code is ExitCode.UNAVAILABLE
     assert shelf.paths() == {f"1/{RUN}/a"}
+
+
+@pytest.mark.xdist_group("removal")
+def test_a_server_without_workspaces_is_asked_without(
+    tracking_server: tuple[int, str, Path],
+) -> None:
+    """Here, as this is the suite that has such a server."""
+    port, token, folder = tracking_server
+    shelf = server_shelf(port, token, folder)
+    path = folder / f"workspaces/w/1/{RUN}/a"
+    path.parent.mkdir(parents=True)
+    path.write_text("12345")
+    removers = Removers(replace(shelf, text="mlflow-artifacts:/").destination, shelf.environ)
+    assert removers.remove(entities(f"workspaces/w/1/{RUN}")) == [Freed(1, 5)]
+    removers.close()
+    assert not path.exists()

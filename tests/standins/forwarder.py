@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import TypeAlias
@@ -21,12 +21,14 @@ class Request:
         number: Counted from 1.
         method: In capital letters.
         path: With the query.
+        headers: By name in small letters.
         body: All of it.
     """
 
     number: int
     method: str
     path: str
+    headers: Mapping[str, str]
     body: bytes
 
 
@@ -68,7 +70,9 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with lock:
-                request = Request(len(running.requests) + 1, self.command, self.path, body)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                number = len(running.requests) + 1
+                request = Request(number, self.command, self.path, headers, body)
                 running.requests.append(request)
             if answer := running.answers(request):
                 self._answer(*((answer, b"") if isinstance(answer, int) else answer), [])
@@ -83,11 +87,11 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
                 connection.endheaders(body or None)
                 with connection.getresponse() as response:
                     content = response.read()
-                    headers = response.getheaders()
+                    answered = response.getheaders()
             finally:
                 connection.close()
             dropped = {"transfer-encoding", "connection", "content-length"}
-            kept = [(name, value) for name, value in headers if name.lower() not in dropped]
+            kept = [(name, value) for name, value in answered if name.lower() not in dropped]
             self._answer(response.status, content, kept)
 
         def _answer(self, status: int, body: bytes, headers: list[tuple[str, str]]) -> None:

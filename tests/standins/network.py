@@ -38,7 +38,7 @@ def silent_listener() -> Iterator[int]:
 def http_listener(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     """A small HTTP server; yields its port."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
             yield server.server_port

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from mlflow_server.uris import ArtifactUri, parse_artifacts_destination
 from tests.support.s3 import S3Server
@@ -28,7 +30,7 @@ class Shelf:
         port: Of the HTTP server behind it, 0 when there is none.
         at_port: The environment to use it at another port.
         refused: The environment with a credential that is refused; it has `hidden` in it.
-        missing: The URI of a bucket that does not exist.
+        missing: URI and environment of a bucket that does not exist.
         tells_times: When things were written.
         has_folders: Also without anything in them.
     """
@@ -40,9 +42,14 @@ class Shelf:
     port: int = 0
     at_port: Callable[[int], Mapping[str, str]] = field(default=lambda _: {})
     refused: Mapping[str, str] = field(default_factory=dict)
-    missing: str = ""
+    missing: tuple[str, Mapping[str, str]] = ("", {})
     tells_times: bool = True
     has_folders: bool = False
+
+    @property
+    def where_nothing_is(self) -> Shelf:
+        """One that is missing."""
+        return replace(self, text=self.missing[0], environ=self.missing[1])
 
     @property
     def destination(self) -> ArtifactUri:
@@ -52,10 +59,6 @@ class Shelf:
     def lay(self, *paths: str) -> None:
         """Put files of five bytes there."""
         self.write(dict.fromkeys(paths, b"12345"))
-
-    def using(self, environ: Mapping[str, str]) -> Shelf:
-        """The same with another environment."""
-        return replace(self, environ=environ)
 
 
 def local_shelf(folder: Path) -> Shelf:
@@ -72,6 +75,37 @@ def local_shelf(folder: Path) -> Shelf:
         return below(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
     return Shelf(str(root), {}, write, paths, has_folders=True)
+
+
+def server_shelf(port: int, token: str, folder: Path) -> Shelf:
+    """What a tracking server keeps in a folder, in a part of it of our own.
+
+    Args:
+        port: Of a gateway that asks for a token.
+        token: Which.
+        folder: The server's destination.
+    """
+    part = uuid.uuid4().hex
+    (folder / part).mkdir()
+    disk = local_shelf(folder / part)
+
+    def at_port(port: int, token: str = token, path: str = "") -> Mapping[str, str]:
+        return {
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}{path}",
+            "MLFLOW_TRACKING_TOKEN": token,
+        }
+
+    return replace(
+        disk,
+        text=f"mlflow-artifacts:/{part}/{quote(PREFIX)}",
+        environ=at_port(port),
+        port=port,
+        at_port=at_port,
+        refused=at_port(port, "hidden"),
+        missing=("mlflow-artifacts:/", at_port(port, path="/not/here")),
+        tells_times=False,
+        has_folders=False,
+    )
 
 
 def s3_shelf(server: S3Server, bucket: str) -> Shelf:
@@ -102,7 +136,7 @@ def s3_shelf(server: S3Server, bucket: str) -> Shelf:
             "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         },
         refused={**server.environment, "AWS_SECRET_ACCESS_KEY": "hidden"},
-        missing=f"s3://missing-{bucket}/x",
+        missing=(f"s3://missing-{bucket}/x", server.environment),
     )
 
 

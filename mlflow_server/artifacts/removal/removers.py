@@ -13,6 +13,7 @@ from mlflow_server.artifacts.removal.local import LocalRemover
 from mlflow_server.artifacts.removal.objects import ObjectRemover
 from mlflow_server.artifacts.removal.place import Place, place_below, place_of, root_of
 from mlflow_server.artifacts.removal.s3 import S3Bucket
+from mlflow_server.artifacts.removal.through_server import ThroughServerRemover
 from mlflow_server.deadline import DeadlineExceededError, call_within
 from mlflow_server.errors import OpsError, SettingsError, UnavailableError
 from mlflow_server.uris import ArtifactScheme, ArtifactUri
@@ -162,6 +163,8 @@ class Removers:
                 return LocalRemover((store.path or Path()).expanduser().absolute(), subject)
             case ArtifactScheme.S3:
                 return ObjectRemover(S3Bucket(store.bucket, self._environ, subject))
+            case ArtifactScheme.PROXY:
+                return ThroughServerRemover(store.bucket, self._environ)
             case _:
                 raise SettingsError(
                     [f"{subject}: nothing can be removed from {store.scheme.value}"],
