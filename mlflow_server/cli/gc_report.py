@@ -1,5 +1,6 @@
 """Reports of `gc`: for people and for machines."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,14 @@ def plan_report(context: Context, request: Request, plan: Plan, warnings: Sequen
     """What would be done."""
     going = {kind: plan.total(kind) for kind in Kind}
     data = _data(request, plan, is_dry_run=True)
-    data["would_free"] = {"files": plan.files.total(), "bytes": plan.size_bytes.total()}
+    sizes: Counter[str] = Counter()
+    for (_, experiment), size in plan.size_bytes.items():
+        sizes[str(experiment)] += size
+    data["would_free"] = {
+        "files": plan.files.total(),
+        "bytes": plan.size_bytes.total(),
+        "bytes_by_experiment": dict(sizes),
+    }
     return make_report(
         context,
         _items(request, plan, going, "would go"),
@@ -172,9 +180,6 @@ def _data(request: Request, plan: Plan, *, is_dry_run: bool) -> dict[str, Any]:
         entry(experiment)["going"][kind.value] = count
     for (kind, experiment, reason), count in sorted(plan.staying.items()):
         entry(experiment)["staying"].setdefault(kind.value, {})[reason.value] = count
-    for (_, experiment), size in plan.size_bytes.items():
-        found = entry(experiment)
-        found["bytes"] = found.get("bytes", 0) + size
     experiments.pop(NO_EXPERIMENT, None)
     return {
         "dry_run": is_dry_run,

@@ -121,9 +121,10 @@ def test_offline_ends_the_same(yard: Yard) -> None:
 
 
 def test_a_dry_run_tells_the_bytes(yard: Yard) -> None:
-    planned = yard.report("--dry-run")
-    assert planned["would_free"] == yard.report()["freed"]
-    assert sum(each.get("bytes", 0) for each in planned["experiments"]) > 0
+    planned = yard.report("--dry-run")["would_free"]
+    by_experiment = planned.pop("bytes_by_experiment")
+    assert planned == yard.report()["freed"]
+    assert sum(by_experiment.values()) == planned["bytes"] > 0
 
 
 def test_metrics_are_written_for_prometheus(yard: Yard) -> None:
