@@ -16,9 +16,11 @@ import pytest
 from mlflow_server.artifacts.removal.freed import Found, Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import ExitCode, OpsError
-from tests.standins.forwarder import Request, forwarder
+from tests.standins.forwarder import Forwarder, Reply, Request, forwarder
+from tests.standins.gcs_pages import run_gcs_pages
+from tests.support.gcs import GcsServer
 from tests.support.programs import DESTINATION, STORE, serve
-from tests.support.shelves import Shelf, local_shelf, s3_shelf, server_shelf
+from tests.support.shelves import Shelf, gcs_shelf, local_shelf, s3_shelf, server_shelf
 
 RUN = "0123456789abcdef" * 2
 OTHER = "1123456789abcdef" * 2
@@ -27,7 +29,7 @@ ODD = ("größe 1 %.txt", "a+b#c&d=e;f", "%41%2F", "naïve\U0001f600", "'\"<>", 
 Open = Callable[[Shelf], Removers]
 KINDS = [
     pytest.param(kind, marks=pytest.mark.xdist_group(group))
-    for kind, group in {"local": "removal", "s3": "s3", "server": "removal"}.items()
+    for kind, group in {"local": "removal", "s3": "s3", "server": "removal", "gcs": "gcs"}.items()
 ]
 REMOTE = [param for param in KINDS if param.values != ("local",)]
 
@@ -40,9 +42,28 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
             return local_shelf(tmp_path)
         case "s3":
             return s3_shelf(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
+        case "gcs":
+            server = request.getfixturevalue("gcs")
+            pages = request.getfixturevalue("gcs_pages")
+            refusing = request.getfixturevalue("refusing")
+            return gcs_shelf(server, pages.port, refusing.port, server.new_bucket())
         case "server":
             return server_shelf(*request.getfixturevalue("tracking_server"))
     raise AssertionError(request.param)
+
+
+@pytest.fixture(scope="module")
+def gcs_pages(gcs: GcsServer) -> Iterator[Forwarder]:
+    """What stands in front of the emulator."""
+    with run_gcs_pages(gcs.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[Forwarder]:
+    """A server that nobody may use."""
+    with forwarder(0, lambda _: Reply(403)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +73,8 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
     token, destination = "right-token", folder / "artifacts"
     destination.mkdir()
 
-    def is_refused(request: Request) -> int | None:
-        return None if request.headers.get("authorization") == f"Bearer {token}" else 401
+    def is_refused(request: Request) -> Reply | None:
+        return None if request.headers.get("authorization") == f"Bearer {token}" else Reply(401)
 
     environment = {STORE: f"sqlite:///{folder}/store.sqlite", DESTINATION: str(destination)}
     with (
@@ -72,6 +93,7 @@ def open_removers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         for name, value in shelf.environ.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it remembers credentials
+        monkeypatch.setattr("mlflow_server.artifacts.removal.gcs._PATIENCE_S", 2.0)
         opened.append(Removers(shelf.destination, shelf.environ))
         return opened[-1]
 
@@ -126,10 +148,11 @@ def test_exactly_the_places_go(shelf: Shelf, open_removers: Open) -> None:
 
 @pytest.mark.parametrize("shelf", KINDS, indirect=True)
 def test_thousands_of_files_in_one_place(shelf: Shelf, open_removers: Open) -> None:
-    shelf.lay(*(f"1/{RUN}/artifacts/{number % 7}/{number}" for number in range(2_500)), "1/x")
+    many = shelf.many
+    shelf.lay(*(f"1/{RUN}/artifacts/{number % 7}/{number}" for number in range(many)), "1/x")
     removers = open_removers(shelf)
-    assert totals(removers.measure(entities(f"1/{RUN}"))) == [(2_500, 12_500)]
-    assert removers.remove(entities(f"1/{RUN}", f"1/{OTHER}")) == [Freed(2_500, 12_500), Freed()]
+    assert totals(removers.measure(entities(f"1/{RUN}"))) == [(many, 5 * many)]
+    assert removers.remove(entities(f"1/{RUN}", f"1/{OTHER}")) == [Freed(many, 5 * many), Freed()]
     assert shelf.paths() == {"1/x"}
 
 
@@ -209,15 +232,15 @@ def test_what_is_not_there_is_69(shelf: Shelf, open_removers: Open) -> None:
 
 @pytest.mark.parametrize("shelf", REMOTE, indirect=True)
 def test_a_store_that_answers_503_now_and_then(shelf: Shelf, open_removers: Open) -> None:
-    runs = [f"{number}/{RUN}" for number in range(20)]
+    runs = [f"{number}/{RUN}" for number in range(8)]
     shelf.lay(*(f"{run}/a" for run in runs), "x")
 
-    def every_third(request: Request) -> int | None:
-        return 503 if request.number % 3 == 0 else None
+    def every_third(request: Request) -> Reply | None:
+        return Reply(503) if request.number % 3 == 0 else None
 
     with forwarder(shelf.port, every_third) as busy:
         removers = open_removers(replace(shelf, environ=shelf.at_port(busy.port)))
-        assert removers.remove(entities(*runs)) == [Freed(1, 5)] * 20
+        assert removers.remove(entities(*runs)) == [Freed(1, 5)] * 8
         assert any(request.number % 3 == 0 for request in busy.requests)
     assert shelf.paths() == {"x"}
 
@@ -225,7 +248,7 @@ def test_a_store_that_answers_503_now_and_then(shelf: Shelf, open_removers: Open
 @pytest.mark.parametrize("shelf", REMOTE, indirect=True)
 def test_a_store_that_answers_503_always(shelf: Shelf, open_removers: Open) -> None:
     shelf.lay(f"1/{RUN}/a")
-    with forwarder(shelf.port, lambda _: 503) as busy:
+    with forwarder(shelf.port, lambda _: Reply(503)) as busy:
         removers = open_removers(replace(shelf, environ=shelf.at_port(busy.port)))
         for result in (*removers.remove(entities(f"1/{RUN}")), *removers.measure_below([("1",)])):
             assert isinstance(result, str)

@@ -12,7 +12,7 @@ from mlflow_server.artifacts.removal import objects
 from mlflow_server.artifacts.removal.freed import Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import SettingsError
-from tests.standins.forwarder import Answers, Forwarder, Request, forwarder
+from tests.standins.forwarder import Answers, Forwarder, Reply, Request, forwarder
 from tests.support.s3 import S3Server
 from tests.support.shelves import Shelf, s3_shelf
 
@@ -86,7 +86,7 @@ def refusing(server: S3Server, bucket: str, *codes: str) -> Answers:
     """Refuses keys that end in `b`, once with each code; the others it deletes, as S3 does."""
     left = list(codes)
 
-    def answer(request: Request) -> tuple[int, bytes] | None:
+    def answer(request: Request) -> Reply | None:
         if request.method != "POST" or not left:
             return None
         code, errors = left.pop(0), ""
@@ -96,7 +96,7 @@ def refusing(server: S3Server, bucket: str, *codes: str) -> Answers:
                     errors += f"<Error><Key>{key}</Key><Code>{code}</Code></Error>"
                 else:
                     client.delete_object(Bucket=bucket, Key=key)
-        return 200, f"<DeleteResult>{errors}</DeleteResult>".encode()
+        return Reply(200, f"<DeleteResult>{errors}</DeleteResult>".encode())
 
     return answer
 

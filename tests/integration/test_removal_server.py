@@ -12,7 +12,7 @@ from mlflow_server.artifacts.removal.freed import Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import ExitCode, OpsError
 from mlflow_server.uris import parse_artifacts_destination
-from tests.standins.forwarder import Forwarder, forwarder
+from tests.standins.forwarder import Forwarder, Reply, forwarder
 from tests.standins.intercept import intercepted
 from tests.support.programs import DESTINATION, STORE, free_port, http, serve
 
@@ -192,10 +192,11 @@ def test_certificates_are_checked_as_told(
         ("http://", 78),
         ("http://[::1", 78),
         ("http://127.0.0.1:99999", 78),
-        (f"http://user:hidden@127.0.0.1:{free_port()}", 69),
+        ("http://user:hidden@127.0.0.1:{port}", 69),
     ],
 )
 def test_addresses_without_a_server(open_removers: Open, uri: str, code: int) -> None:
+    uri = uri.replace("{port}", str(free_port()))
     removers = open_removers({"MLFLOW_TRACKING_URI": uri, "MLFLOW_TRACKING_TOKEN": "hidden"})
     with pytest.raises(OpsError) as failure:
         removers.check()
@@ -212,7 +213,7 @@ def test_addresses_without_a_server(open_removers: Open, uri: str, code: int) ->
 def test_who_has_to_sign_in_is_77_and_follows_nobody(
     between: Forwarder, open_removers: Open, status: int
 ) -> None:
-    between.answers = lambda _: status
+    between.answers = lambda _: Reply(status)
     removers = open_removers(at(between.port))
     with pytest.raises(OpsError) as failure:
         removers.check()
@@ -245,6 +246,6 @@ def test_what_counts_as_gone(
     deleted: tuple[int, bytes],
     is_gone: bool,
 ) -> None:
-    between.answers = lambda request: listed if request.method == "GET" else deleted
+    between.answers = lambda request: Reply(*(listed if request.method == "GET" else deleted))
     found = only(open_removers(at(between.port)).remove([(f"mlflow-artifacts:/1/{RUN}", RUN)]))
     assert isinstance(found, Freed) == is_gone, found

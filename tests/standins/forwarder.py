@@ -32,8 +32,23 @@ class Request:
     body: bytes
 
 
-# To answer a request with: a status, perhaps a body; None to pass it on.
-Answers: TypeAlias = Callable[[Request], int | tuple[int, bytes] | None]
+@dataclass(frozen=True)
+class Reply:
+    """What to answer.
+
+    Args:
+        status: HTTP's.
+        body: All of it.
+        kind: Content type.
+    """
+
+    status: int
+    body: bytes = b""
+    kind: str = "text/plain"
+
+
+# None for a request that is to be passed on.
+Answers: TypeAlias = Callable[[Request], Reply | None]
 
 
 @dataclass
@@ -74,8 +89,8 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
                 number = len(running.requests) + 1
                 request = Request(number, self.command, self.path, headers, body)
                 running.requests.append(request)
-            if answer := running.answers(request):
-                self._answer(*((answer, b"") if isinstance(answer, int) else answer), [])
+            if reply := running.answers(request):
+                self._answer(reply.status, reply.body, [("Content-Type", reply.kind)])
                 return
             connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=60)
             try:

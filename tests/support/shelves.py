@@ -11,6 +11,8 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from mlflow_server.uris import ArtifactUri, parse_artifacts_destination
+from tests.support.gcs import GcsServer
+from tests.support.programs import http
 from tests.support.s3 import S3Server
 
 PREFIX = "pre fix/deep"
@@ -33,6 +35,7 @@ class Shelf:
         missing: URI and environment of a bucket that does not exist.
         tells_times: When things were written.
         has_folders: Also without anything in them.
+        many: So many files take several pages and requests.
     """
 
     text: str
@@ -45,6 +48,7 @@ class Shelf:
     missing: tuple[str, Mapping[str, str]] = ("", {})
     tells_times: bool = True
     has_folders: bool = False
+    many: int = 2_500
 
     @property
     def where_nothing_is(self) -> Shelf:
@@ -137,6 +141,38 @@ def s3_shelf(server: S3Server, bucket: str) -> Shelf:
         },
         refused={**server.environment, "AWS_SECRET_ACCESS_KEY": "hidden"},
         missing=(f"s3://missing-{bucket}/x", server.environment),
+    )
+
+
+def gcs_shelf(server: GcsServer, port: int, refusing_port: int, bucket: str) -> Shelf:
+    """A prefix of a bucket.
+
+    Args:
+        server: That has it.
+        port: Of what stands in front of it.
+        refusing_port: Of a server that refuses everybody, as this one refuses nobody.
+        bucket: Its name.
+    """
+
+    def put(file: tuple[str, bytes]) -> None:
+        name = quote(f"{PREFIX}/{file[0]}", safe="")
+        address = f"{server.endpoint}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}"
+        answer = http(address, method="POST", body=file[1])
+        assert answer.status == 200, answer
+
+    def at_port(port: int) -> Mapping[str, str]:
+        return {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+
+    return Shelf(
+        f"gs://{bucket}/{PREFIX}",
+        at_port(port),
+        lambda files: in_threads(put, files.items()),
+        lambda: below(server.content(bucket)),
+        port=port,
+        at_port=at_port,
+        refused=at_port(refusing_port),
+        missing=(f"gs://missing-{bucket}/x", server.environment),
+        many=250,
     )
 
 

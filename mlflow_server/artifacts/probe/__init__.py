@@ -6,6 +6,7 @@ time; every other scheme through MLflow's own artifact repository.
 
 from collections.abc import Mapping
 
+from mlflow_server.artifacts import gcs_client
 from mlflow_server.artifacts.probe import azure, gcs, local, s3, through_mlflow
 from mlflow_server.artifacts.probe.round_trip import PROBE_NAME, SETTING, require_module
 from mlflow_server.deadline import DeadlineExceededError, call_within
@@ -16,7 +17,7 @@ __all__ = ["PROBE_NAME", "PROBE_TIMEOUT_S", "needs_mlflow", "probe", "require_li
 
 PROBE_TIMEOUT_S = 5.0
 _LOOK_AT = {
-    ArtifactScheme.GCS: gcs.LOOK_AT,
+    ArtifactScheme.GCS: gcs_client.LOOK_AT,
     ArtifactScheme.AZURE: azure.LOOK_AT,
 }
 

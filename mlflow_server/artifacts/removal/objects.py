@@ -13,7 +13,7 @@ from mlflow_server.artifacts.removal.place import Place, neighbours
 from mlflow_server.artifacts.removal.scan import Object, Page, UnorderedError, can_scan, scan
 from mlflow_server.errors import OpsError
 
-THREADS = 16
+THREADS = 8
 # So many run folders fill about one page of a listing.
 _NEIGHBOURS_AT_ONCE = 128
 # Between attempts to delete what could not be deleted just now.

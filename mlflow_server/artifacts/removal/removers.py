@@ -9,6 +9,7 @@ from typing import TypeVar
 from mlflow_server.artifacts.probe import PROBE_TIMEOUT_S, require_library
 from mlflow_server.artifacts.probe.round_trip import SETTING
 from mlflow_server.artifacts.removal.freed import Found, Freed, Remover
+from mlflow_server.artifacts.removal.gcs import GcsBucket
 from mlflow_server.artifacts.removal.local import LocalRemover
 from mlflow_server.artifacts.removal.objects import ObjectRemover
 from mlflow_server.artifacts.removal.place import Place, place_below, place_of, root_of
@@ -163,6 +164,8 @@ class Removers:
                 return LocalRemover((store.path or Path()).expanduser().absolute(), subject)
             case ArtifactScheme.S3:
                 return ObjectRemover(S3Bucket(store.bucket, self._environ, subject))
+            case ArtifactScheme.GCS:
+                return ObjectRemover(GcsBucket(store.bucket, self._environ, subject))
             case ArtifactScheme.PROXY:
                 return ThroughServerRemover(store.bucket, self._environ)
             case _:
