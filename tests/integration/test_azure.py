@@ -1,8 +1,8 @@
 """Azure as the destination: a real server of the blob API, and its ways to fail.
 
-Azurite has no Data Lake endpoint. For `abfss:` a stand-in answers the five requests of a probe, as
-the documentation of Azure says; what a real Data Lake makes of them is not covered, and neither is
-a server that keeps its artifacts there.
+Azurite has no Data Lake endpoint. For `abfss:` a stand-in answers, as the documentation of Azure
+says; what a real Data Lake makes of it is not covered, and neither is a server that keeps its
+artifacts there.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ import base64
 import sys
 import uuid
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import ClassVar
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -22,7 +19,8 @@ from mlflow_server.artifacts.probe import require_library
 from mlflow_server.errors import SettingsError
 from mlflow_server.uris import parse_artifacts_destination
 from tests.standins.intercept import intercepted
-from tests.standins.network import http_listener, silent_listener
+from tests.standins.lake import run_lake
+from tests.standins.network import silent_listener
 from tests.support.azure import AzureServer
 from tests.support.destinations import KEPT, heavy_imports, use_artifacts
 from tests.support.examinations import examine
@@ -229,65 +227,6 @@ def test_identity_is_not_needed_with_a_key(monkeypatch: pytest.MonkeyPatch) -> N
 TOKEN = "sv=2026-01-01&sp=rcwd&sig=hiddenhidden%3D"
 
 
-class _Lake(BaseHTTPRequestHandler):
-    """As much of Data Lake Storage as a probe needs: one file system, one shared access signature.
-
-    Source: "Data Lake Storage Gen2 REST API", Path - Create, Update, Read, Delete.
-    """
-
-    protocol_version = "HTTP/1.1"
-    files: ClassVar[dict[str, bytes]]
-    seen: ClassVar[list[str]]
-    broken: ClassVar[str]
-
-    def do_PUT(self) -> None:
-        self._handle("create", 201)
-
-    def do_PATCH(self) -> None:
-        append = "action=append" in self.path
-        self._handle("append" if append else "flush", 202 if append else 200)
-
-    def do_GET(self) -> None:
-        self._handle("read", 200)
-
-    def do_DELETE(self) -> None:
-        self._handle("delete", 200)
-
-    def _handle(self, action: str, status: int) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        address = urlsplit(self.path)
-        self.seen.append(action)
-        if parse_qs(address.query).get("sig") != ["hiddenhidden="]:
-            self._reply(403, error="AuthenticationFailed")
-        elif not address.path.startswith("/files/"):
-            self._reply(404, error="FilesystemNotFound")
-        elif action == self.broken:
-            self._reply(500, error="InternalError")
-        elif action == "read":
-            self._reply(206, self.files[address.path])
-        elif action == "delete":
-            del self.files[address.path]
-            self._reply(200)
-        else:
-            self.files[address.path] = self.files.get(address.path, b"") + body
-            self._reply(status)
-
-    def _reply(self, status: int, body: bytes = b"", error: str = "") -> None:
-        self.send_response(status)
-        if error:
-            self.send_header("x-ms-error-code", error)
-        self.send_header("Content-Length", str(len(body)))
-        if status == 206:
-            self.send_header("Content-Range", f"bytes 0-{len(body) - 1}/{len(body)}")
-        self.send_header("ETag", '"1"')
-        self.send_header("Last-Modified", "Fri, 20 Nov 2026 00:00:00 GMT")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        return
-
-
 @pytest.mark.parametrize(
     ("change", "broken", "code", "words"),
     [
@@ -304,16 +243,15 @@ def test_doctor_probes_a_lake(
     place: Place, tmp_path: Path, change: Mapping[str, str], broken: str, code: int, words: str
 ) -> None:
     hosts = ["account.dfs.core.windows.net", "account.blob.core.windows.net"]
-    handler = type("Lake", (_Lake,), {"files": {}, "seen": [], "broken": broken})
-    with http_listener(handler) as port, intercepted(port, hosts, tmp_path) as cloud:
+    with run_lake(broken) as lake, intercepted(lake.port, hosts, tmp_path) as cloud:
         environment = {**cloud.environment, SAS_TOKEN: TOKEN, DESTINATION: SOME_LAKE, **change}
         found = examine(place, environment=environment)
     assert words in found.items["artifacts"]["detail"]
     assert "secret" not in found.items["artifacts"]["detail"]
     found.check(code, *(["artifacts"] if code else []))
-    assert handler.files == {}
+    assert lake.files == {}
     if code == 0:
-        assert handler.seen == ["create", "append", "flush", "read", "delete"]
+        assert lake.seen == ["create", "append", "flush", "read", "delete"]
 
 
 def test_unreachable_lake_is_69(place: Place) -> None:

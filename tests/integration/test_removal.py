@@ -7,20 +7,33 @@ for Data Lake a stand-in, as nothing else speaks its language.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mlflow_server.artifacts.removal import azure, gcs
 from mlflow_server.artifacts.removal.freed import Found, Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import ExitCode, OpsError
 from tests.standins.forwarder import Forwarder, Reply, Request, forwarder
 from tests.standins.gcs_pages import run_gcs_pages
+from tests.standins.intercept import intercepted
+from tests.standins.lake import run_lake
 from tests.support.gcs import GcsServer
 from tests.support.programs import DESTINATION, STORE, serve
-from tests.support.shelves import Shelf, gcs_shelf, local_shelf, s3_shelf, server_shelf
+from tests.support.shelves import (
+    LAKE_HOSTS,
+    Shelf,
+    azure_shelf,
+    gcs_shelf,
+    lake_shelf,
+    local_shelf,
+    s3_shelf,
+    server_shelf,
+)
 
 RUN = "0123456789abcdef" * 2
 OTHER = "1123456789abcdef" * 2
@@ -29,7 +42,14 @@ ODD = ("größe 1 %.txt", "a+b#c&d=e;f", "%41%2F", "naïve\U0001f600", "'\"<>", 
 Open = Callable[[Shelf], Removers]
 KINDS = [
     pytest.param(kind, marks=pytest.mark.xdist_group(group))
-    for kind, group in {"local": "removal", "s3": "s3", "server": "removal", "gcs": "gcs"}.items()
+    for kind, group in {
+        "local": "removal",
+        "s3": "s3",
+        "gcs": "gcs",
+        "azure": "azure",
+        "lake": "removal",
+        "server": "removal",
+    }.items()
 ]
 REMOTE = [param for param in KINDS if param.values != ("local",)]
 
@@ -47,6 +67,12 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
             pages = request.getfixturevalue("gcs_pages")
             refusing = request.getfixturevalue("refusing")
             return gcs_shelf(server, pages.port, refusing.port, server.new_bucket())
+        case "azure":
+            azurite = request.getfixturevalue("azurite")
+            return azure_shelf(azurite, azurite.new_container())
+        case "lake":
+            shelf: Shelf = request.getfixturevalue("lake")
+            return shelf
         case "server":
             return server_shelf(*request.getfixturevalue("tracking_server"))
     raise AssertionError(request.param)
@@ -57,6 +83,18 @@ def gcs_pages(gcs: GcsServer) -> Iterator[Forwarder]:
     """What stands in front of the emulator."""
     with run_gcs_pages(gcs.port) as running:
         yield running
+
+
+@pytest.fixture
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    """A stand-in for Data Lake, where the library looks for it."""
+    with ExitStack() as stack:
+
+        def at_port(port: int) -> Mapping[str, str]:
+            folder = tmp_path_factory.mktemp("certificate")
+            return stack.enter_context(intercepted(port, LAKE_HOSTS, folder)).environment
+
+        yield lake_shelf(stack.enter_context(run_lake()), at_port)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +131,8 @@ def open_removers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         for name, value in shelf.environ.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it remembers credentials
-        monkeypatch.setattr("mlflow_server.artifacts.removal.gcs._PATIENCE_S", 2.0)
+        monkeypatch.setattr(gcs, "_PATIENCE_S", 2.0)
+        monkeypatch.setitem(azure.LIMITS, "increment_base", 0.1)
         opened.append(Removers(shelf.destination, shelf.environ))
         return opened[-1]
 

@@ -64,7 +64,7 @@ def answering(*statuses: int | tuple[int, ...]) -> Answers:
             for status in found
         ]
         body = "".join([*parts, "--b--"]).encode()
-        return Reply(200, body, "multipart/mixed; boundary=b")
+        return Reply(200, body, {"Content-Type": "multipart/mixed; boundary=b"})
 
     return answer
 

@@ -39,12 +39,12 @@ class Reply:
     Args:
         status: HTTP's.
         body: All of it.
-        kind: Content type.
+        headers: But for the length.
     """
 
     status: int
     body: bytes = b""
-    kind: str = "text/plain"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 # None for a request that is to be passed on.
@@ -90,7 +90,7 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
                 request = Request(number, self.command, self.path, headers, body)
                 running.requests.append(request)
             if reply := running.answers(request):
-                self._answer(reply.status, reply.body, [("Content-Type", reply.kind)])
+                self._answer(reply.status, reply.body, list(reply.headers.items()))
                 return
             connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=60)
             try:

@@ -37,7 +37,7 @@ def _answer(port: int, request: Request) -> Reply | None:
         return Reply(found.status, found.body)
     query = {name: values[-1] for name, values in parse_qs(address.query).items()}
     page = json.dumps(_page(json.loads(found.body), query)).encode()
-    return Reply(200, page, "application/json")
+    return Reply(200, page, {"Content-Type": "application/json"})
 
 
 def _page(document: dict[str, list[object]], query: dict[str, str]) -> dict[str, object]:

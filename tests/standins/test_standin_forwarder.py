@@ -18,7 +18,7 @@ OBJECTS = [{"name": name} for name in ("a/1", "a/2", "b")]
 def emulator() -> Iterator[int]:
     """The port of a server that gives all of its objects at once."""
     found = json.dumps({"items": OBJECTS, "prefixes": ["c/"]}).encode()
-    with forwarder(0, lambda _: Reply(200, found, "application/json")) as running:
+    with forwarder(0, lambda _: Reply(200, found)) as running:
         yield running.port
 
 

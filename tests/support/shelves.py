@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from azure.storage.blob import BlobServiceClient
+
 from mlflow_server.uris import ArtifactUri, parse_artifacts_destination
+from tests.standins.lake import FILE_SYSTEM, SIGNATURE, Lake
+from tests.support.azure import AzureServer
 from tests.support.gcs import GcsServer
 from tests.support.programs import http
 from tests.support.s3 import S3Server
 
 PREFIX = "pre fix/deep"
+LAKE_HOSTS = ("account.dfs.core.windows.net", "account.blob.core.windows.net")
 
 T = TypeVar("T")
 
@@ -173,6 +178,63 @@ def gcs_shelf(server: GcsServer, port: int, refusing_port: int, bucket: str) -> 
         refused=at_port(refusing_port),
         missing=(f"gs://missing-{bucket}/x", server.environment),
         many=250,
+    )
+
+
+def azure_shelf(server: AzureServer, container: str) -> Shelf:
+    """A prefix of a container."""
+
+    def at_port(port: int, key: str | None = None) -> Mapping[str, str]:
+        text = server.connection_string_with(port=port, key=key)
+        return {"AZURE_STORAGE_CONNECTION_STRING": text}
+
+    def write(files: Mapping[str, bytes]) -> None:
+        with BlobServiceClient.from_connection_string(server.connection_string) as service:
+            blobs = service.get_container_client(container)
+            in_threads(
+                lambda file: blobs.upload_blob(f"{PREFIX}/{file[0]}", file[1]), files.items()
+            )
+
+    uri = f"wasbs://{container}@{server.account}.blob.core.windows.net/{PREFIX}"
+    return Shelf(
+        uri,
+        at_port(server.port),
+        write,
+        lambda: below(server.content(container)),
+        port=server.port,
+        at_port=at_port,
+        refused=at_port(server.port, "hiddenhiddenhiddenhidden"),
+        missing=(uri.replace(container, f"missing-{container}"), at_port(server.port)),
+        many=1_100,
+    )
+
+
+def lake_shelf(lake: Lake, at_port: Callable[[int], Mapping[str, str]]) -> Shelf:
+    """A folder of the file system of a stand-in.
+
+    Args:
+        lake: That has it.
+        at_port: How the hosts of Azure are found at a port of this machine.
+    """
+
+    def write(files: Mapping[str, bytes]) -> None:
+        for path, content in files.items():
+            lake.make(f"{PREFIX}/{path}", content)
+
+    def signed(signature: str) -> dict[str, str]:
+        return {"AZURE_STORAGE_SAS_TOKEN": f"sv=2026-01-01&sp=rcwd&sig={quote(signature)}"}
+
+    uri = f"abfss://{FILE_SYSTEM}@{LAKE_HOSTS[0]}/{quote(PREFIX)}"
+    here = at_port(lake.port)
+    return Shelf(
+        uri,
+        {**here, **signed(SIGNATURE)},
+        write,
+        lambda: below(lake.files),
+        port=lake.port,
+        at_port=lambda port: {**at_port(port), **signed(SIGNATURE)},
+        refused={**here, **signed("hidden")},
+        missing=(uri.replace(FILE_SYSTEM, "missing"), {**here, **signed(SIGNATURE)}),
     )
 
 

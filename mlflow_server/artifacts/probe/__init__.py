@@ -6,9 +6,10 @@ time; every other scheme through MLflow's own artifact repository.
 
 from collections.abc import Mapping
 
-from mlflow_server.artifacts import gcs_client
+from mlflow_server.artifacts import azure_client, gcs_client
+from mlflow_server.artifacts.library import require_module
 from mlflow_server.artifacts.probe import azure, gcs, local, s3, through_mlflow
-from mlflow_server.artifacts.probe.round_trip import PROBE_NAME, SETTING, require_module
+from mlflow_server.artifacts.probe.round_trip import PROBE_NAME, SETTING
 from mlflow_server.deadline import DeadlineExceededError, call_within
 from mlflow_server.errors import UnavailableError
 from mlflow_server.uris import ArtifactScheme, ArtifactUri
@@ -18,7 +19,7 @@ __all__ = ["PROBE_NAME", "PROBE_TIMEOUT_S", "needs_mlflow", "probe", "require_li
 PROBE_TIMEOUT_S = 5.0
 _LOOK_AT = {
     ArtifactScheme.GCS: gcs_client.LOOK_AT,
-    ArtifactScheme.AZURE: azure.LOOK_AT,
+    ArtifactScheme.AZURE: azure_client.LOOK_AT,
 }
 
 
@@ -78,10 +79,11 @@ def require_library(uri: ArtifactUri) -> None:
     Raises:
         SettingsError: It is not installed; the hint is the command that installs it.
     """
+    subject = f"{SETTING}: {uri.shown}"
     match uri.scheme:
         case ArtifactScheme.S3:
-            require_module(uri, "boto3", extra="s3")
+            require_module(subject, "boto3", extra="s3")
         case ArtifactScheme.GCS:
-            require_module(uri, "google.cloud.storage", extra="gcs")
+            require_module(subject, "google.cloud.storage", extra="gcs")
         case ArtifactScheme.AZURE:
-            azure.require_libraries(uri)
+            azure_client.require_libraries(uri, subject)

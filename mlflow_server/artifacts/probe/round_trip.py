@@ -1,11 +1,10 @@
-"""What the probes of all object stores share: the object, its way there and back, its library."""
+"""What the probes of all object stores share: the object, its way there and back."""
 
-import importlib
 import os
 import uuid
 from collections.abc import Callable
 
-from mlflow_server.errors import SettingsError, UnavailableError
+from mlflow_server.errors import UnavailableError
 from mlflow_server.uris import ArtifactUri
 
 PROBE_NAME = ".tracking-server-probe"
@@ -47,23 +46,3 @@ def round_trip(
         delete()
     if found != content:
         raise UnavailableError(f"{SETTING}: {uri.shown} gives back other bytes than written")
-
-
-def require_module(uri: ArtifactUri, name: str, *, extra: str) -> None:
-    """Import a module of a client library.
-
-    Args:
-        uri: The destination that needs it.
-        name: The module, dotted.
-        extra: Which extra of this project brings it.
-
-    Raises:
-        SettingsError: It is not installed.
-    """
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError:
-        raise SettingsError(
-            [f"{SETTING}: {uri.shown} needs the package {name}, which is not installed"],
-            hint=f"pip install 'mlflow-tracking-server[{extra}]'",
-        ) from None

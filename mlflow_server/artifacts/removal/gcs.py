@@ -1,5 +1,6 @@
 """Remove prefixes of a bucket of Google Cloud Storage, 100 objects a request."""
 
+import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -34,6 +35,7 @@ class GcsBucket:
     # The most that Google advises for one batch.
     keys_per_request = 100
     can_skip = True
+    has_folders = False
 
     def __init__(self, name: str, environ: Mapping[str, str], subject: str) -> None:
         self._name = name
@@ -97,12 +99,9 @@ class GcsBucket:
         from google.api_core.exceptions import NotFound
 
         is_there = bool(self.list(prefix).objects)
-        with self._explained():
-            try:
-                key = f"{prefix}.mlflow-server-gc-{uuid.uuid4().hex}"
-                self._bucket.blob(key).delete(**_patience())
-            except NotFound:
-                pass
+        with self._explained(), contextlib.suppress(NotFound):
+            key = f"{prefix}.mlflow-server-gc-{uuid.uuid4().hex}"
+            self._bucket.blob(key).delete(**_patience())
         return is_there
 
     def close(self) -> None:

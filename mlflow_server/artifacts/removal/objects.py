@@ -47,6 +47,11 @@ class Bucket(Protocol):
     keys_per_request: int
     can_skip: bool
 
+    @property
+    def has_folders(self) -> bool:
+        """True when folders are objects too, called as they are but for the slash at the end."""
+        ...
+
     def list(self, prefix: str, *, after: str = "", more: str | None = None) -> Page:
         """Objects whose key begins with `prefix`.
 
@@ -112,6 +117,9 @@ class ObjectRemover:
                 deletions.add(some)
 
         refused = self._each(places, delete)
+        if self._bucket.has_folders:
+            folders = [Object("/".join(place.parts), 0, None, is_folder=True) for place in places]
+            deletions.add(hit for hit in enumerate(folders) if hit[0] not in refused)
         deletions.finish()
         return [
             refused.get(number) or deletions.reasons.get(number) or freed
@@ -252,7 +260,7 @@ class _Deletions:
         with self._lock:
             for key, (number, each) in hits.items():
                 if key in refusals:
-                    self.reasons[number] = refusals[key].reason
+                    self.reasons.setdefault(number, refusals[key].reason)
                 elif not each.is_folder:
                     self.freed[number] += Freed(1, each.size_bytes)
 

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from mlflow_server.artifacts.azure_client import is_lake
 from mlflow_server.artifacts.probe import PROBE_TIMEOUT_S, require_library
 from mlflow_server.artifacts.probe.round_trip import SETTING
+from mlflow_server.artifacts.removal.azure import AzureBucket
 from mlflow_server.artifacts.removal.freed import Found, Freed, Remover
 from mlflow_server.artifacts.removal.gcs import GcsBucket
+from mlflow_server.artifacts.removal.lake import LakeRemover
 from mlflow_server.artifacts.removal.local import LocalRemover
 from mlflow_server.artifacts.removal.objects import ObjectRemover
 from mlflow_server.artifacts.removal.place import Place, place_below, place_of, root_of
@@ -166,6 +169,10 @@ class Removers:
                 return ObjectRemover(S3Bucket(store.bucket, self._environ, subject))
             case ArtifactScheme.GCS:
                 return ObjectRemover(GcsBucket(store.bucket, self._environ, subject))
+            case ArtifactScheme.AZURE:
+                if is_lake(store):
+                    return LakeRemover(store, self._environ, subject)
+                return ObjectRemover(AzureBucket(store, self._environ, subject))
             case ArtifactScheme.PROXY:
                 return ThroughServerRemover(store.bucket, self._environ)
             case _:

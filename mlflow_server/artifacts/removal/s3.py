@@ -37,6 +37,7 @@ class S3Bucket:
 
     # The most that S3 takes in one DeleteObjects request.
     keys_per_request = 1_000
+    has_folders = False
 
     def __init__(self, name: str, environ: Mapping[str, str], subject: str) -> None:
         self._name = name
