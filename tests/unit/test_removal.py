@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -318,6 +319,50 @@ def test_folders_are_listed_but_for_the_trash_and_links(tmp_path: Path, removers
             list(removers.folders(parts))
 
 
+_MOUNTED = f"""
+import sys
+from pathlib import Path
+from mlflow_server.artifacts.removal.removers import Removers
+from mlflow_server.uris import parse_artifacts_destination
+root = Path(sys.argv[1])
+for name in ("a", "artifacts/b"):
+    path = root / "1" / "{RUN}" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("12345")
+removers = Removers(parse_artifacts_destination(str(root), plugin_schemes=frozenset()), {{}})
+print(removers.remove([("{LOCATION}", "{RUN}")])[0])
+removers.close()
+print(sorted(path.name for path in root.rglob("?")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mounted", "words", "left_there"),
+    [
+        ("1", "Freed(files=2, size_bytes=10)", "['1']"),
+        (f"1/{RUN}", "another disk is mounted there", "['1', 'a', 'b']"),
+        (f"1/{RUN}/artifacts", "another disk is mounted there", "['1', 'b']"),
+    ],
+)
+def test_other_disks(tmp_path: Path, mounted: str, words: str, left_there: str) -> None:
+    """An experiment may be on one; what somebody has mounted inside of a run is not the run's."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"]).returncode:
+        pytest.skip("mounting is not allowed here")
+    (tmp_path / mounted).mkdir(parents=True)
+    script = 'mount -t tmpfs tmpfs "$1" && shift && exec "$@"'
+    command = [tmp_path / mounted, sys.executable, "-c", _MOUNTED, tmp_path]
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *map(str, command)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert words in ended.stdout
+    assert ended.stdout.rstrip().endswith(left_there)
+
+
 # --- What the system forbids -------------------------------------------------------------------
 
 
@@ -416,3 +461,23 @@ def test_missing_permissions_are_77(tmp_path: Path, mode: int, found: list[str])
     for line, words in zip(lines, found, strict=True):
         shown = line.replace(f"{tmp_path}/root", "ROOT")
         assert shown.replace("MLFLOW_ARTIFACTS_DESTINATION", "SETTING").startswith(words)
+
+
+def test_a_library_that_fails_unexpectedly_is_told_for_its_items_only(
+    tmp_path: Path, removers: Removers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("hidden")
+
+    lay(tmp_path / "root", f"1/{RUN}/a")
+    monkeypatch.setattr(local, "_name_aside", fail)
+    assert removers.remove([(LOCATION, RUN)]) == ["failed unexpectedly (KeyError)"]
+    assert removers.remove_below([()]) != []
+
+
+@pytest.mark.parametrize("uri", ["hdfs://host/x", "ftp://host/x"])
+def test_a_kind_that_nothing_is_removed_from_is_78(uri: str) -> None:
+    found = Removers(destination(uri), {})
+    with pytest.raises(SettingsError, match="gc cannot remove artifacts from"):
+        found.check()
+    assert isinstance(found.remove([(LOCATION, RUN)])[0], str)

@@ -155,7 +155,8 @@ class LocalRemover:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(self._opened(parts))
             trash = None
-            if with_trash and (holder := stack.enter_context(self._opened(trash_parts))):
+            holder = stack.enter_context(self._opened(trash_parts)) if with_trash else None
+            if holder is not None:
                 with contextlib.suppress(OSError):  # then places are purged where they are
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(TRASH, 0o700, dir_fd=holder)

@@ -63,7 +63,7 @@ def place_below(parts: Sequence[str], destination: ArtifactUri) -> Place:
     Raises:
         BadInputError: This is the destination itself, or leads out of it.
     """
-    if not parts or any(part in ("", ".", "..") or {"/", "\0"} & set(part) for part in parts):
+    if not parts or not all(map(is_name, parts)):
         raise BadInputError(f"{'/'.join(parts)!r} is no folder of the destination")
     return Place(destination, (*root_of(destination), *parts))
 
@@ -86,6 +86,11 @@ def neighbours(places: Sequence[Place], at_once: int) -> Iterator[list[int]]:
     for _, group in groupby(order, key=above):
         while some := list(islice(group, at_once)):
             yield some
+
+
+def is_name(part: str) -> bool:
+    """True for what a folder can be called."""
+    return part not in ("", ".", "..") and {"/", "\0"}.isdisjoint(part)
 
 
 def root_of(store: ArtifactUri) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """One remover per store that locations lead to, opened when first needed."""
 
 import contextlib
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,14 @@ from mlflow_server.artifacts.removal.gcs import GcsBucket
 from mlflow_server.artifacts.removal.lake import LakeRemover
 from mlflow_server.artifacts.removal.local import LocalRemover
 from mlflow_server.artifacts.removal.objects import ObjectRemover
-from mlflow_server.artifacts.removal.place import Place, place_below, place_of, root_of
+from mlflow_server.artifacts.removal.place import Place, is_name, place_below, place_of, root_of
 from mlflow_server.artifacts.removal.s3 import S3Bucket
 from mlflow_server.artifacts.removal.through_server import ThroughServerRemover
 from mlflow_server.deadline import DeadlineExceededError, call_within
 from mlflow_server.errors import OpsError, SettingsError, UnavailableError
 from mlflow_server.uris import ArtifactScheme, ArtifactUri
+
+log = logging.getLogger(__name__)
 
 # A tracking server lists everything at once.
 _CHECK_TIMEOUT_S = {ArtifactScheme.PROXY: 30.0}
@@ -93,7 +96,7 @@ class Removers:
         """
         with contextlib.suppress(OpsError):  # a folder that is not the entity's stays
             place = self._place_of((location, entity_id))
-            folders = [(*place.parts, name) for name in below]
+            folders = [(*place.parts, name) for name in below if is_name(name)]
             self._remover(place.store).remove_empty([*folders, place.parts])
 
     def check(self) -> bool:
@@ -148,7 +151,11 @@ class Removers:
             except OpsError as err:
                 results[index] = err.message
         for remover, places in by_remover.items():
-            found = work(remover, [place for _, place in places])
+            try:
+                found = work(remover, [place for _, place in places])
+            except Exception as err:  # of a client library; the others' items go on
+                log.debug("an artifact store failed unexpectedly", exc_info=True)
+                found = [f"failed unexpectedly ({type(err).__name__})"] * len(places)
             for (index, _), result in zip(places, found, strict=True):
                 results[index] = result
         return results
@@ -176,8 +183,9 @@ class Removers:
             case ArtifactScheme.PROXY:
                 return ThroughServerRemover(store.bucket, self._environ)
             case _:
+                scheme = store.text.partition(":")[0]
                 raise SettingsError(
-                    [f"{subject}: nothing can be removed from {store.scheme.value}"],
+                    [f"{subject}: gc cannot remove artifacts from {scheme}:"],
                     hint="nothing was touched; mlflow gc can collect there",
                 )
 

@@ -1,6 +1,8 @@
-"""Walk down a tree of folders, however deep and through no link: count it, or remove it.
+"""Walk down a tree of folders, however deep: count it, or remove it.
 
-Names are taken relative to open folders: so no path can be too long, and nobody can slip a link in
+No link is followed, and no way to another disk that is mounted inside.
+
+Names are taken relative to open folders: so no path is too long, and nobody can slip a link in
 between looking and removing.
 """
 
@@ -31,6 +33,7 @@ class _Way:
 
     def __init__(self, start: int, *, insists: bool) -> None:
         self._start = start
+        self._device = os.fstat(start).st_dev
         self._insists = insists
         self._names: list[str] = []
         self._open: list[int] = []
@@ -70,6 +73,9 @@ class _Way:
                 raise
             make_accessible(name, self.folder)
             below = os.open(name, _FOLDER, dir_fd=self.folder)
+        if os.fstat(below).st_dev != self._device:
+            os.close(below)
+            raise OSError(errno.EXDEV, "another disk is mounted there", name)
         self._open.append(below)
         self._names.append(name)
         far = len(self._open) - 1 - _OPEN_FOLDERS
@@ -109,7 +115,7 @@ def make_accessible(name: str, parent: int) -> None:
 
 
 def purge(name: str, parent: int) -> Freed:
-    """Remove a folder or file, following no link.
+    """Remove a folder or file.
 
     Args:
         name: In `parent`.
@@ -144,7 +150,7 @@ def purge(name: str, parent: int) -> Freed:
 
 
 def measure(name: str, parent: int) -> Found:
-    """Count what a folder or file has, following no link.
+    """Count what a folder or file has.
 
     Args:
         name: In `parent`.
