@@ -151,20 +151,24 @@ class LocalRemover:
 
     @contextlib.contextmanager
     def _around(self, parts: tuple[str, ...], with_trash: bool) -> Iterator["_Around"]:
-        trash_parts = () if self._root != Path("/") else parts
+        holder_parts = self._trash_holder(parts)
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(self._opened(parts))
             trash = None
-            holder = stack.enter_context(self._opened(trash_parts)) if with_trash else None
+            holder = stack.enter_context(self._opened(holder_parts)) if with_trash else None
             if holder is not None:
                 with contextlib.suppress(OSError):  # then places are purged where they are
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(TRASH, 0o700, dir_fd=holder)
-                    self._trashes.add(trash_parts)
+                    self._trashes.add(holder_parts)
                     opened = os.open(TRASH, _PASSAGE | os.O_NOFOLLOW, dir_fd=holder)
                     stack.callback(os.close, opened)
                     trash = opened if os.access(".", os.W_OK | os.X_OK, dir_fd=opened) else None
             yield _Around(folder, trash)
+
+    def _trash_holder(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """The folder that has the trash for what is in a folder."""
+        return parts if self._root == Path("/") else ()
 
     @contextlib.contextmanager
     def _opened(self, parts: Sequence[str]) -> Iterator[int | None]:
@@ -217,8 +221,13 @@ class LocalRemover:
     def _explain(self, place: Place, err: OSError | OpsError) -> str:
         if isinstance(err, OpsError):
             return err.message
-        inside = err.filename.partition("/")[2] if isinstance(err.filename, str) else ""
-        return f"{self._show((*place.parts, *filter(None, [inside])))}: {err.strerror}"
+        name = err.filename if isinstance(err.filename, str) else ""
+        above = place.parts[:-1]
+        if name.partition("/")[0] == _name_aside(place):
+            above = (*self._trash_holder(above), TRASH)
+        elif name.partition("/")[0] != place.parts[-1]:
+            name = place.parts[-1]
+        return f"{self._show((*above, name))}: {err.strerror}"
 
     def _is_a_link(self, parts: Sequence[str]) -> OpsError:
         return BadInputError(
