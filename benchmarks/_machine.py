@@ -23,6 +23,7 @@ PACKAGES = (
     "flask",
     "sqlalchemy",
     "psycopg2-binary",
+    "boto3",
 )
 VERSIONS_PROGRAM = """
 import importlib.metadata, json, platform, sys
@@ -44,12 +45,11 @@ def machine_facts() -> dict[str, Any]:
         "cpu_usable": len(os.sched_getaffinity(0)),
         "memory_mib": round(psutil.virtual_memory().total / 2**20),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "wrk": wrk_version(),
     }
 
 
 def package_versions(python: str) -> dict[str, str | None]:
-    """Versions of what serves requests under the interpreter `python`; None is not installed."""
+    """Versions of what is measured under the interpreter `python`; None is not installed."""
     output = subprocess.run(
         [python, "-c", VERSIONS_PROGRAM, *PACKAGES],
         env=neutral_environment(),

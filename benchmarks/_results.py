@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-CONTENDERS = ("stock", "ours")
+OURS = "ours"
 
 
 class Verdict(StrEnum):
@@ -38,16 +38,17 @@ class Bar:
     aim: float | None = None
     ours_at_most: float | None = None
 
-    def is_met(self, ratio: float, ours: float) -> bool:
+    def is_met(self, ratio: float | None, ours: float) -> bool:
+        """Whether all limits are kept; one of the ratio is not, when there is no ratio."""
         return (
-            (self.at_least is None or ratio >= self.at_least)
-            and (self.at_most is None or ratio <= self.at_most)
+            (self.at_least is None or (ratio is not None and ratio >= self.at_least))
+            and (self.at_most is None or (ratio is not None and ratio <= self.at_most))
             and (self.ours_at_most is None or ours <= self.ours_at_most)
         )
 
-    def is_aim_reached(self, ratio: float) -> bool:
+    def is_aim_reached(self, ratio: float | None) -> bool:
         """Whether the ratio is as good as was hoped for; never without an aim."""
-        if self.aim is None:
+        if self.aim is None or ratio is None:
             return False
         return ratio <= self.aim if self.at_most is not None else ratio >= self.aim
 
@@ -58,7 +59,7 @@ class Bar:
         if self.at_most is not None:
             parts.append(f"<= {self.at_most:g}x")
         if self.ours_at_most is not None:
-            parts.append(f"<= {self.ours_at_most:g} {unit}")
+            parts.append(f"<= {self.ours_at_most:g} {unit}".removesuffix(" count"))
         return ", ".join(parts) or "-"
 
 
@@ -72,9 +73,10 @@ class Measurement:
     Attributes:
         key: Name in the JSON document.
         title: Name for people.
-        unit: Of the values of both servers.
+        unit: Of the values of both.
         bars: By database engine; an engine that is missing is only reported.
         is_speedup: The ratio is stock/ours (times faster) instead of ours/stock.
+        compared_with: What stands beside ours, stock as a rule; None is nothing.
     """
 
     key: str
@@ -82,6 +84,13 @@ class Measurement:
     unit: str
     bars: Mapping[str, Bar] = field(default_factory=dict)
     is_speedup: bool = False
+    compared_with: str | None = "stock"
+
+    @property
+    def ratio_of(self) -> str:
+        """Which way the ratio divides."""
+        names = (self.compared_with, OURS) if self.is_speedup else (OURS, self.compared_with)
+        return "{}/{}".format(*names)
 
     def ratio(self, stock: float, ours: float) -> float:
         return stock / ours if self.is_speedup else ours / stock
@@ -122,12 +131,12 @@ MEASUREMENTS = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One value of one server.
+    """One value of one contender.
 
     Attributes:
         store: Database engine.
         key: Of the measurement.
-        contender: "stock" or "ours".
+        contender: "ours", or what the measurement compares it with.
         round_number: From 1.
         value: In the unit of the measurement.
         load_before: Load average of the last minute when the measurement began.
@@ -145,12 +154,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Row:
-    """Both servers on one engine, medians over all rounds.
+    """Both contenders on one engine, medians over all rounds.
 
     Attributes:
         store: Database engine.
         measurement: What was measured.
-        stock: Value of stock in the unit of the measurement; None if there is none.
+        stock: Value of stock, or of what stands in its place, in the unit of the measurement; None
+            if there is none.
         ours: The same of ours.
         stock_load: Load average when stock was measured, mean of before and after; NaN if never.
         ours_load: The same of ours.
@@ -175,7 +185,7 @@ class Row:
 
     @property
     def verdict(self) -> Verdict:
-        if self.ratio is None or self.ours is None:
+        if self.ours is None or (self.ratio is None and self.measurement.compared_with):
             return Verdict.FAILED
         if self.bar == NO_BAR:
             return Verdict.REPORTED
@@ -200,16 +210,16 @@ def make_rows(samples: Iterable[Sample], stores: Iterable[str]) -> list[Row]:
 
 def make_row(store: str, measurement: Measurement, samples: Iterable[Sample]) -> Row:
     """Condense the samples of one engine and measurement."""
-    of: dict[str, list[Sample]] = {contender: [] for contender in CONTENDERS}
-    for sample in samples:
-        of[sample.contender].append(sample)
+    known = list(samples)
+    theirs = [sample for sample in known if sample.contender != OURS]
+    own = [sample for sample in known if sample.contender == OURS]
     return Row(
         store,
         measurement,
-        stock=median_value(of["stock"]),
-        ours=median_value(of["ours"]),
-        stock_load=median_load(of["stock"]),
-        ours_load=median_load(of["ours"]),
+        stock=median_value(theirs),
+        ours=median_value(own),
+        stock_load=median_load(theirs),
+        ours_load=median_load(own),
     )
 
 
@@ -240,18 +250,21 @@ def render_table(rows: Iterable[Row]) -> str:
 
 def render_row(row: Row) -> tuple[str, ...]:
     measurement, bar = row.measurement, row.bar
-    direction = "stock/ours" if measurement.is_speedup else "ours/stock"
     return (
         row.store,
         measurement.title,
         render_value(row.stock, measurement.unit),
         render_value(row.ours, measurement.unit),
-        "-" if row.ratio is None else f"{row.ratio:.2f}x {direction}",
+        "-" if row.ratio is None else f"{row.ratio:.2f}x {measurement.ratio_of}",
         bar.render(measurement.unit),
         "-" if bar.aim is None else f"{bar.aim:g}x",
-        f"{row.stock_load:.1f} / {row.ours_load:.1f}",
+        f"{render_load(row.stock_load)} / {render_load(row.ours_load)}",
         row.verdict,
     )
+
+
+def render_load(load: float) -> str:
+    return "-" if math.isnan(load) else f"{load:.1f}"
 
 
 def render_value(value: float | None, unit: str) -> str:
@@ -269,10 +282,11 @@ def row_document(row: Row, samples: Iterable[Sample]) -> dict[str, Any]:
         "store": row.store,
         "measurement": measurement.key,
         "unit": measurement.unit,
+        "compared_with": measurement.compared_with,
         "stock": row.stock,
         "ours": row.ours,
         "ratio": row.ratio,
-        "ratio_of": "stock/ours" if measurement.is_speedup else "ours/stock",
+        "ratio_of": measurement.ratio_of,
         "ratio_at_least": row.bar.at_least,
         "ratio_at_most": row.bar.at_most,
         "ratio_aim": row.bar.aim,

@@ -53,11 +53,11 @@ class Contender:
     variables: tuple[tuple[str, str], ...] = ()
 
 
-def stock(python: str) -> Contender:
-    """`mlflow server` with no option that is not needed to point it at a store."""
+def stock(python: str, artifacts: str = "{artifacts}") -> Contender:
+    """`mlflow server` with no option that is not needed to point it at a store and a folder."""
     options = "--host 127.0.0.1 --port {port} --backend-store-uri {uri}"
     command = (python, "-m", "mlflow", "server", *options.split())
-    return Contender("stock", (*command, "--artifacts-destination", "{artifacts}"))
+    return Contender("stock", (*command, "--artifacts-destination", artifacts))
 
 
 def ours(python: str, command: Iterable[str] = ()) -> Contender:

