@@ -137,7 +137,10 @@ def _find(store: StoreUri, removers: Removers, grace_s: float) -> Orphans:
         for parts, found in zip(unknown, removers.measure_below(unknown), strict=True):
             if isinstance(found, str):
                 orphans.found.append(Orphan(parts, error=found))
-            elif found.newest_s is not None and found.newest_s > before:
+            elif found.newest_s is None:
+                # The trace of a folder in an object store, or a server that tells no times.
+                orphans.younger += found.files > 0
+            elif found.newest_s > before:
                 orphans.younger += 1
             else:
                 orphans.found.append(Orphan(parts, found.files, found.size_bytes))
