@@ -146,7 +146,7 @@ _BOLD = ("include_referenced", "include_unknown_age", "allow_missing_destination
     metavar="N",
 )
 @_switch("--include-referenced", "Also what live model versions need.")
-@_switch("--include-unknown-age", "Also runs deleted at an unknown time.")
+@_switch("--include-unknown-age", "Also what was deleted at an unknown time.")
 @_switch("--allow-missing-destination", "Go on when the destination is missing or empty.")
 @_switch("--offline", "No server uses the store: SQLite may be locked for long.")
 @_switch("--skip-if-busy", "Exit 0 when another operation is running.")

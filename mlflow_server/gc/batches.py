@@ -164,7 +164,7 @@ class Batches:
         """Those that still go, locked with what is in them."""
         _lock_experiments(connection, ids)
         survey = Survey(connection, self._request, self._references)
-        return survey.experiments(ids, self._plan.cut_ms)
+        return survey.experiments(ids, self._plan)
 
     def _purge(self, what: Entities) -> None:
         """Batches of candidates, each in a transaction that judges them anew."""
@@ -186,7 +186,12 @@ class Batches:
                 )
                 if not page:
                     return
-                judge = Judge(self._request, self._plan.cut_ms, self._references(connection))
+                judge = Judge(
+                    self._request,
+                    self._plan.cut_ms,
+                    self._references(connection),
+                    self._plan.shared,
+                )
                 going = [
                     each.entity_id
                     for each in page

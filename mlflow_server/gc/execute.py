@@ -51,7 +51,7 @@ class Collection:
         self._request = request
         self._environ = environ
         self._registry = registry
-        self._references = references_reader(request, registry)
+        self._references = references_reader(request, registry, destination)
         self._started = time.monotonic()
 
     def plan(self, *, measures: bool = False) -> Plan:

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     HOLDS_ACTIVE = "holds_active_run"
     HOLDS_KEPT = "holds_kept"
     HOLDS_SCORER = "holds_scorer"
+    SHARED = "shared"
     LAST_VERSION = "last_version"
 
 
@@ -35,6 +36,7 @@ REASONS = {
     Reason.HOLDS_ACTIVE: "the experiment has an active run",
     Reason.HOLDS_KEPT: "the experiment holds something that stays",
     Reason.HOLDS_SCORER: "a guardrail uses one of the experiment's scorers",
+    Reason.SHARED: "another entity has its files in the same folder",
     Reason.LAST_VERSION: "its number would be given to another version",
 }
 # Jobs and versions are in no experiment.
@@ -56,6 +58,7 @@ class Plan:
         files: Files of what goes by kind and experiment, where that was measured.
         size_bytes: All of them together, likewise.
         clock_skew_s: The database's clock less this host's, seconds.
+        shared: Ids of entities in whose folders others have their files.
     """
 
     now_ms: int
@@ -68,6 +71,7 @@ class Plan:
     files: Counter[tuple[Kind, int]] = field(default_factory=Counter)
     size_bytes: Counter[tuple[Kind, int]] = field(default_factory=Counter)
     clock_skew_s: float = 0.0
+    shared: frozenset[str] = frozenset()
 
     def count(
         self, kind: Kind, experiment: int, reason: Reason | None, *, is_named: bool = False

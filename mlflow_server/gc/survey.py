@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import UsageError
-from mlflow_server.gc.judge import Judge, ReferencesReader, database_now_ms
+from mlflow_server.gc.judge import Judge, ReferencesReader, database_now_ms, read_shared
 from mlflow_server.gc.plan import NO_EXPERIMENT, Kind, Plan, Reason
 from mlflow_server.gc.references import References
 from mlflow_server.gc.request import Request
@@ -89,21 +89,23 @@ class Survey:
         plan.clock_skew_s = now_ms / 1000 - time.time()
         if request.names_ids:
             require_deleted(connection, request)
+        if _has_candidates(connection):
+            plan.shared = read_shared(connection)
         self._judge_all(plan)
         _count_jobs(connection, request, plan)
         return plan
 
-    def experiments(self, ids: Collection[int], cut_ms: int) -> Plan:
+    def experiments(self, ids: Collection[int], plan: Plan) -> Plan:
         """Judge some deleted experiments anew, with what is in them.
 
         Args:
             ids: Those that are not deleted any more are left out.
-            cut_ms: What was deleted at this time or before is old enough.
+            plan: An earlier one, whose limit of age is in force.
         """
         self._request = replace(
             self._request, run_ids=(), logged_model_ids=(), job_ids=(), experiment_ids=tuple(ids)
         )
-        plan = Plan(0, cut_ms)
+        plan = Plan(plan.now_ms, plan.cut_ms, shared=plan.shared)
         self._judge_all(plan)
         return plan
 
@@ -111,7 +113,7 @@ class Survey:
         """Where the files of all are that go by a plan of this survey."""
         whole, request = set(plan.experiments), self._request
         wanted = {Kind.RUN: set(request.run_ids), Kind.LOGGED_MODEL: set(request.logged_model_ids)}
-        judge = Judge(request, plan.cut_ms, self._references(self._connection))
+        judge = Judge(request, plan.cut_ms, self._references(self._connection), plan.shared)
         for kind, query in ((Kind.RUN, _RUNS), (Kind.LOGGED_MODEL, _MODELS)):
             rows = stream(self._connection, query + within(request), scope(request))
             for entity_id, experiment, stage, at, location in rows:
@@ -147,9 +149,11 @@ class Survey:
         needed = References()
         if _has_candidates(connection):
             needed = self._references(connection)
-        judge = Judge(request, plan.cut_ms, needed)
-        held: dict[int, Reason] = {
-            experiment: Reason.YOUNGER for experiment, at in deleted_at.items() if at > plan.cut_ms
+        judge = Judge(request, plan.cut_ms, needed, plan.shared)
+        held = {
+            experiment: reason
+            for experiment, at in deleted_at.items()
+            if (reason := judge.reason_of_age(at)) is not None
         }
         deleted = "(SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'deleted')"
         if request.experiment_ids:
@@ -160,6 +164,7 @@ class Survey:
                     held.setdefault(int(row[0]), reason)
         _judge_runs(connection, judge, plan, deleted_at, held)
         _judge_models(connection, judge, plan, deleted_at, held)
+        _judge_traces(connection, judge, deleted_at, held)
         if request.names_ids:
             _leave_alone(plan, request, held)
         plan.experiments = tuple(sorted(set(deleted_at) - set(held)))
@@ -302,7 +307,9 @@ def _count_jobs(connection: "Connection", request: Request, plan: Plan) -> None:
             plan.count(Kind.JOB, NO_EXPERIMENT, reason)
 
 
-def _deleted_experiments(connection: "Connection", request: Request, plan: Plan) -> dict[int, int]:
+def _deleted_experiments(
+    connection: "Connection", request: Request, plan: Plan
+) -> dict[int, int | None]:
     """Ids of the deleted experiments in question, and when each was deleted (or changed last)."""
     if request.names_ids and not request.experiment_ids:
         return {}
@@ -316,7 +323,7 @@ def _deleted_experiments(connection: "Connection", request: Request, plan: Plan)
     if request.experiment_ids:
         query += f" AND experiment_id IN {_numbers(request.experiment_ids)}"
     for experiment, at, name in stream(connection, query, scope(request)):
-        found[int(experiment)] = int(at or 0)
+        found[int(experiment)] = at
         plan.names[int(experiment)] = name
     return found
 
@@ -343,7 +350,7 @@ def _judge_runs(
     connection: "Connection",
     judge: Judge,
     plan: Plan,
-    deleted_at: Mapping[int, int],
+    deleted_at: Mapping[int, int | None],
     held: dict[int, Reason],
 ) -> None:
     request = judge.request
@@ -362,7 +369,7 @@ def _judge_models(
     connection: "Connection",
     judge: Judge,
     plan: Plan,
-    deleted_at: Mapping[int, int],
+    deleted_at: Mapping[int, int | None],
     held: dict[int, Reason],
 ) -> None:
     """Deleted logged models go by their own age; a referenced one holds its experiment."""
@@ -371,12 +378,28 @@ def _judge_models(
     rows = stream(connection, _MODELS + within(request), scope(request))
     for model, experiment, stage, at, location in rows:
         in_question = experiment in deleted_at
-        if in_question and judge.references.protect(model, location):
+        if in_question and judge.reason_of_need(model, location) is not None:
             held.setdefault(experiment, Reason.HOLDS_KEPT)
         if stage != "deleted" or (request.names_ids and model not in wanted and not in_question):
             continue
         reason = judge.reason_to_keep(model, at, location)
         plan.count(Kind.LOGGED_MODEL, experiment, reason, is_named=model in wanted)
+
+
+def _judge_traces(
+    connection: "Connection",
+    judge: Judge,
+    deleted_at: Mapping[int, int | None],
+    held: dict[int, Reason],
+) -> None:
+    """A trace whose files a live model version needs holds its experiment: very rare."""
+    if not judge.references.locations:
+        return
+    for experiment in sorted(set(deleted_at) - set(held)):
+        for trace, location in stream(connection, _TRACE_LOCATIONS, {"experiment": experiment}):
+            if judge.references.protect(trace, location):
+                held[experiment] = Reason.HOLDS_KEPT
+                break
 
 
 def _count_contents(connection: "Connection", plan: Plan) -> None:
