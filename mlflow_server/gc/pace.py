@@ -5,8 +5,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Far enough below the second that a waiting request of the server should see at most.
-_WANTED_S = 0.5
 # Sizes change by so much at most: the first transactions warm caches up.
 _LEAST, _MOST = 0.25, 4.0
 
@@ -18,20 +16,22 @@ class Pace:
         first: At the beginning; sizes are of whatever unit the caller weighs in.
         fewest: Never less.
         most: Never more.
+        wanted_s: How long a transaction should take, seconds.
     """
 
-    def __init__(self, first: int, fewest: int, most: int) -> None:
+    def __init__(self, first: int, fewest: int, most: int, wanted_s: float = 0.5) -> None:
         self.size = first
+        self._wanted_s = wanted_s
         self._fewest = fewest
         self._most = most
 
     def took(self, seconds: float) -> None:
-        """Aim at transactions of half a second.
+        """Aim at transactions of the wanted length.
 
         Args:
             seconds: From the first lock to the commit.
         """
-        factor = min(_MOST, max(_LEAST, _WANTED_S / max(seconds, 0.001)))
+        factor = min(_MOST, max(_LEAST, self._wanted_s / max(seconds, 0.001)))
         self.size = min(self._most, max(self._fewest, int(self.size * factor)))
 
     def take(self, items: Sequence[tuple[T, int]]) -> list[T]:

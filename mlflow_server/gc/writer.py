@@ -12,8 +12,18 @@ from mlflow_server.uris import Dialect, StoreUri
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_APPLICATION = "mlflow-tracking-server gc"
 # Who waits for SQLite's write lock asks again every 0.1 s at the latest (sqlite3_busy_timeout).
 _BREATH_S = 0.11
+# Half of what a waiting request should see at most.
+_SQLITE_S = 0.5
+# A server's commits wait for the disk behind ours: short ones, and as much time for the others.
+_SHARED_S = 0.1
+_COMPANY = (
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND COALESCE(backend_type, 'client backend') = 'client backend' "
+    "AND COALESCE(application_name, '') NOT LIKE :own"
+)
 
 
 class Writer:
@@ -26,11 +36,13 @@ class Writer:
 
     def __init__(self, uri: StoreUri, *, offline: bool) -> None:
         self._uri = uri
-        self._engine = create_write_engine(uri, application_name="mlflow-tracking-server gc")
+        self._engine = create_write_engine(uri, application_name=_APPLICATION)
         self._connection: Connection | None = None
         self._ended_at = 0.0
         self.is_brief = uri.is_sqlite and not offline
         self.took_s = 0.0
+        self._has_company = False
+        self._has_company = not offline and self._is_shared()
 
     def close(self) -> None:
         """Give back the connection; idempotent."""
@@ -46,10 +58,10 @@ class Writer:
         entities.
         """
         if self.is_brief:
-            return Pace(20_000, 2_000, 1_000_000)
+            return Pace(20_000, 2_000, 1_000_000, _SQLITE_S)
         if self._uri.is_sqlite:
             return Pace(5_000, 5_000, 5_000)
-        return Pace(500, 50, 5_000)
+        return Pace(500, 10, 5_000, _SHARED_S if self._has_company else _SQLITE_S)
 
     @contextmanager
     def transaction(self) -> Iterator["Connection"]:
@@ -58,8 +70,8 @@ class Writer:
         Raises:
             OpsError: The database has failed; everything of this transaction is taken back.
         """
-        if self.is_brief:
-            time.sleep(max(0.0, _BREATH_S - (time.monotonic() - self._ended_at)))
+        pause_s = self.took_s if self._has_company else _BREATH_S if self.is_brief else 0.0
+        time.sleep(max(0.0, pause_s - (time.monotonic() - self._ended_at)))
         try:
             with self._open().begin():
                 started = time.monotonic()
@@ -85,6 +97,17 @@ class Writer:
             if self._uri.dialect is Dialect.POSTGRESQL:
                 connection.execute(sqlalchemy.text("LOCK TABLE model_versions IN SHARE MODE"))
             yield connection
+
+    def _is_shared(self) -> bool:
+        """True when others are connected to a PostgreSQL store: a server, most likely."""
+        import sqlalchemy
+
+        if self._uri.dialect is not Dialect.POSTGRESQL:
+            return False
+        with self.transaction() as connection:
+            query = sqlalchemy.text(_COMPANY)
+            others = connection.execute(query, {"own": f"{_APPLICATION}%"}).scalar_one()
+        return int(others) > 0
 
     def _open(self) -> "Connection":
         if self._connection is None:

@@ -126,7 +126,7 @@ HAS_NOTHING_TO_PLAN: dict[Name, str] = {
 }
 
 # Commands that remove or overwrite what cannot be had back ask first, and take --yes for an answer.
-ASKS_FOR_CONFIRMATION: set[Name] = set()
+ASKS_FOR_CONFIRMATION: set[Name] = {("gc",)}
 
 SECTIONS = {"Run", "Maintain", "Move data", "Access", "Inspect"}
 # A command keeps the help option of the first context it parses in: tests give all the same.
