@@ -161,9 +161,9 @@ def totals(results: list[Freed | str] | list[Found | str]) -> list[tuple[int, in
 @pytest.mark.parametrize("shelf", KINDS, indirect=True)
 def test_exactly_the_places_go(shelf: Shelf, open_removers: Open) -> None:
     going = [f"1/{RUN}/artifacts/{name}" for name in ODD]
-    going += [f"1/{RUN}/x", f"1/{RUN}/a b/ü+/y", f"2/{RUN[:-1]}/artifacts/z"]
+    going += [f"1/{RUN}/artifacts/x", f"1/{RUN}/artifacts/a b/ü+/y", f"2/{RUN[:-1]}/artifacts/z"]
     staying = [f"1/{RUN}x/a", f"1/{RUN}-x/a", f"1/{RUN}.x", f"1/{OTHER}/a", f"10/{RUN}/a", "1/b"]
-    staying += [f"2/{RUN}/a", f"workspaces/w/1/{RUN}/a", "a"]
+    staying += [f"2/{RUN}/a", f"workspaces/w/1/{RUN}/artifacts/a", "a"]
     shelf.lay(*going, *staying)
     removers = open_removers(shelf)
     asked = entities(f"1/{RUN}", f"3/{OTHER}", f"2/{RUN[:-1]}", f"2/{OTHER}")
@@ -182,7 +182,27 @@ def test_exactly_the_places_go(shelf: Shelf, open_removers: Open) -> None:
     assert removers.remove(entities(f"workspaces/w/1/{RUN}"))[0] == Freed(1, 5)
     assert removers.remove_below([("10", RUN), ("10", "y")]) == [Freed(1, 5), Freed()]
     assert totals(removers.measure_below([("1",), ("1", f"{RUN}-x")])) == [(5, 25), (1, 5)]
-    assert shelf.paths() == set(staying) - {f"workspaces/w/1/{RUN}/a", f"10/{RUN}/a"}
+    assert shelf.paths() == set(staying) - {f"workspaces/w/1/{RUN}/artifacts/a", f"10/{RUN}/a"}
+
+
+@pytest.mark.parametrize("shelf", KINDS, indirect=True)
+def test_what_lies_beside_a_location_stays(shelf: Shelf, open_removers: Open) -> None:
+    going = [f"1/{RUN}/artifacts/a", f"1/{RUN}/artifacts/deep/b", f"1/{OTHER}/artifacts/c"]
+    going += [f"2/{RUN}/x/artifacts/d", f"2/{OTHER}/x/artifacts/e"]
+    staying = [f"1/{RUN}/stray.txt", f"1/{RUN}/artifacts.txt", f"1/{RUN}/artifacts-x/a"]
+    staying += [f"2/{RUN}/x/stray.txt", f"3/{RUN}/stray.txt"]
+    shelf.lay(*going, *staying)
+    removers = open_removers(shelf)
+    asked = entities(f"1/{RUN}", f"1/{OTHER}", f"3/{RUN}")
+    asked += [(f"mlflow-artifacts:/2/{run}/x/artifacts", run) for run in (RUN, OTHER)]
+    counted = [(2, 10), (1, 5), (0, 0), (1, 5), (1, 5)]
+    assert totals(removers.measure(asked)) == counted
+    assert totals(removers.remove(asked)) == counted
+    assert shelf.paths() == set(staying)
+    assert removers.remove(asked) == [Freed()] * 5
+    assert shelf.paths() == set(staying)
+    if not shelf.text.startswith("s3:"):  # that server still names folders of keys that are gone
+        assert list(removers.folders(("1",))) == [RUN], "a folder with nothing else goes"
 
 
 @pytest.mark.parametrize("shelf", KINDS, indirect=True)
@@ -217,7 +237,7 @@ def test_what_is_no_place_of_an_entity_stays(shelf: Shelf, open_removers: Open) 
 
 @pytest.mark.parametrize("shelf", KINDS, indirect=True)
 def test_an_empty_experiment_goes_and_a_full_one_stays(shelf: Shelf, open_removers: Open) -> None:
-    shelf.lay(f"5/{RUN}/a", f"6/{RUN}/a", f"6/{OTHER}/b")
+    shelf.lay(f"5/{RUN}/artifacts/a", f"6/{RUN}/artifacts/a", f"6/{OTHER}/b")
     removers = open_removers(shelf)
     removers.remove(entities(f"5/{RUN}", f"6/{RUN}"))
     for number in "56":
@@ -272,7 +292,7 @@ def test_what_is_not_there_is_69(shelf: Shelf, open_removers: Open) -> None:
 @pytest.mark.parametrize("shelf", REMOTE, indirect=True)
 def test_a_store_that_answers_503_now_and_then(shelf: Shelf, open_removers: Open) -> None:
     runs = [f"{number}/{RUN}" for number in range(8)]
-    shelf.lay(*(f"{run}/a" for run in runs), "x")
+    shelf.lay(*(f"{run}/artifacts/a" for run in runs), "x")
 
     def every_third(request: Request) -> Reply | None:
         return Reply(503) if request.number % 3 == 0 else None
@@ -305,7 +325,7 @@ def test_a_server_without_workspaces_is_asked_without(
     """Here, as this is the suite that has such a server."""
     port, token, folder = tracking_server
     shelf = server_shelf(port, token, folder)
-    path = folder / f"workspaces/w/1/{RUN}/a"
+    path = folder / f"workspaces/w/1/{RUN}/artifacts/a"
     path.parent.mkdir(parents=True)
     path.write_text("12345")
     removers = Removers(replace(shelf, text="mlflow-artifacts:/").destination, shelf.environ)

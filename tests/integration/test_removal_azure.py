@@ -51,7 +51,7 @@ def blobs(azurite: AzureServer, shelf: Shelf) -> Iterator[Any]:
 
 def of(*runs: str) -> list[tuple[str, str]]:
     """What `Removers` are asked for."""
-    return [(f"mlflow-artifacts:/1/{run}/artifacts", run) for run in runs]
+    return [(f"mlflow-artifacts:/1/{run}", run) for run in runs]
 
 
 def test_a_batch_is_one_request(shelf: Shelf, between: Forwarder, removers: Removers) -> None:
@@ -106,6 +106,23 @@ def test_folders_of_a_hierarchical_account_go_at_last(
         ["r/artifacts"],
         ["r", "s"],
     ]
+
+
+def test_a_folder_of_a_hierarchical_account_stays_with_what_is_beside_the_location(
+    shelf: Shelf, between: Forwarder, removers: Removers, blobs: Any
+) -> None:
+    for folder in ("1/r", "1/r/a", "1/r/a/deep", "1/s", "1/s/a"):
+        blobs.upload_blob(f"{PREFIX}/{folder}", b"", metadata={"hdi_isfolder": "true"})
+    shelf.lay("1/r/a/deep/x", "1/r/beside", "1/s/a/y")
+
+    def account(request: Request) -> Reply | None:
+        is_asked = "restype=account" in request.path
+        return Reply(200, b"", {"x-ms-is-hns-enabled": "true"}) if is_asked else None
+
+    between.answers = account
+    asked = [(f"mlflow-artifacts:/1/{run}/a", run) for run in "rs"]
+    assert removers.remove(asked) == [Freed(1, 5)] * 2
+    assert shelf.paths() == {"1/r", "1/r/beside"}
 
 
 @pytest.mark.parametrize("uri", ["wasbs://x@y.example/z", "abfss://x/z"])

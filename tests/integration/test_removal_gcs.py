@@ -46,7 +46,7 @@ def removers(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Iterator[Removers
 
 def of(*runs: str) -> list[tuple[str, str]]:
     """What `Removers` are asked for."""
-    return [(f"mlflow-artifacts:/1/{run}/artifacts", run) for run in runs]
+    return [(f"mlflow-artifacts:/1/{run}", run) for run in runs]
 
 
 def answering(*statuses: int | tuple[int, ...]) -> Answers:

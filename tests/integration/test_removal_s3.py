@@ -55,7 +55,7 @@ def kinds(requests: list[Request]) -> Counter[str]:
 
 def of(runs: list[str]) -> list[tuple[str, str]]:
     """What `Removers` are asked for."""
-    return [(f"mlflow-artifacts:/1/{run}/artifacts", run) for run in runs]
+    return [(f"mlflow-artifacts:/1/{run}", run) for run in runs]
 
 
 def test_a_thousand_objects_take_few_requests(

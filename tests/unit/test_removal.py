@@ -83,7 +83,9 @@ def removers(tmp_path: Path) -> Iterator[Removers]:
     ],
 )
 def test_the_place_is_the_folder_with_the_id(location: str, parts: tuple[str, ...]) -> None:
-    assert place_of(location, RUN, destination("/dest")).parts == parts
+    place = place_of(location, RUN, destination("/dest"))
+    assert place.parts == parts
+    assert place.inside == (("artifacts",) if location.endswith("/artifacts") else ())
 
 
 @pytest.mark.parametrize(
@@ -146,8 +148,8 @@ def test_the_destination_itself_is_no_orphan(removers: Removers, parts: tuple[st
 def test_a_folder_goes_whole_and_its_neighbours_stay(tmp_path: Path) -> None:
     lay(tmp_path, f"1/{RUN}/artifacts/a", f"1/{RUN}/artifacts/deep/größe", "1/other/b")
     lay(tmp_path, f"1/{RUN}x/c")
-    (tmp_path / f"1/{RUN}/empty").mkdir()
-    (tmp_path / f"1/{RUN}/link").symlink_to(tmp_path / "1/other")
+    (tmp_path / f"1/{RUN}/artifacts/empty").mkdir()
+    (tmp_path / f"1/{RUN}/artifacts/link").symlink_to(tmp_path / "1/other")
     (found,) = remove(tmp_path, LOCATION)
     assert isinstance(found, Freed)
     assert found.files == 3
@@ -194,6 +196,55 @@ def test_nothing_is_removed_or_counted_through_a_link(tmp_path: Path, link: str)
     removers.close()
     assert [path.name for path in elsewhere.rglob("a")] == ["a"]
     assert (root / link).is_symlink()
+
+
+@pytest.mark.parametrize("link", ["x", "x/artifacts"])
+def test_nothing_is_removed_through_a_link_in_the_folder_of_the_id(
+    tmp_path: Path, removers: Removers, link: str
+) -> None:
+    folder, elsewhere = tmp_path / "root/1" / RUN, tmp_path / "elsewhere"
+    lay(folder, "x/artifacts/a", "beside")
+    (folder / link).rename(elsewhere)
+    (folder / link).symlink_to(elsewhere)
+    asked = [(f"mlflow-artifacts:/1/{RUN}/x/artifacts", RUN)]
+    for found in (*removers.measure(asked), *removers.remove(asked)):
+        assert found == (f"{folder / link} is a symbolic link; what it leads to may be another's")
+    assert [path.name for path in elsewhere.rglob("a")] == ["a"]
+    assert (folder / link).is_symlink()
+
+
+def test_the_folder_of_the_id_goes_when_nothing_else_is_in_it(
+    tmp_path: Path, removers: Removers
+) -> None:
+    root = tmp_path / "root"
+    for name in (f"1/{RUN}", f"2/{RUN}/artifacts", f"3/{RUN}/x"):
+        (root / name).mkdir(parents=True)
+    lay(root, f"4/{RUN}/x")
+    asked = [(f"mlflow-artifacts:/{number}/{RUN}/artifacts", RUN) for number in (1, 2, 3, 4)]
+    assert removers.remove(asked) == [Freed()] * 4
+    kept = ["3", f"3/{RUN}", f"3/{RUN}/x", "4", f"4/{RUN}", f"4/{RUN}/x"]
+    assert [name for name in left(root) if name != TRASH] == ["1", "2", *kept]
+
+
+@pytest.mark.parametrize("is_beside_still_there", [True, False])
+def test_what_a_crash_left_of_a_location_goes_with_the_repetition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_beside_still_there: bool
+) -> None:
+    def crash(name: str, parent: int) -> Freed:
+        raise OSError(errno.EIO, "crashed", name)
+
+    lay(tmp_path, f"1/{RUN}/artifacts/a", f"1/{RUN}/beside")
+    with monkeypatch.context() as context:
+        context.setattr(local, "purge", crash)
+        (found,) = remove(tmp_path, LOCATION)
+    (aside,) = (tmp_path / TRASH).iterdir()
+    assert found == f"{aside}: crashed"
+    assert left(tmp_path / "1" / RUN) == ["beside"]
+    if not is_beside_still_there:
+        (tmp_path / "1" / RUN / "beside").unlink()
+    assert remove(tmp_path, LOCATION) == [Freed(1, 5)]
+    kept = [RUN, f"{RUN}/beside"] if is_beside_still_there else []
+    assert left(tmp_path) == ["1", *(f"1/{name}" for name in kept)]
 
 
 def test_a_link_in_the_place_of_the_trash_is_not_used(tmp_path: Path) -> None:
@@ -253,17 +304,17 @@ def make_deep(folder: Path, name: str, levels: int) -> None:
 def test_trees_deeper_than_any_path(
     tmp_path: Path, removers: Removers, name: str, levels: int
 ) -> None:
-    folder = tmp_path / "root" / "1" / RUN
+    folder = tmp_path / "root" / "1" / RUN / "artifacts"
     make_deep(folder, name, levels)
     (measured,) = removers.measure([(LOCATION, RUN)])
     assert isinstance(measured, Found)
     assert measured.files == 1
     assert removers.remove([(LOCATION, RUN)]) == [Freed(1, 0)]
-    assert not folder.exists()
+    assert not folder.parent.exists()
 
 
 def test_names_and_files_of_all_kinds(tmp_path: Path, removers: Removers) -> None:
-    folder = tmp_path / "root" / "1" / RUN
+    folder = tmp_path / "root" / "1" / RUN / "artifacts"
     lay(folder, "größe 100%+#?.txt", "\n", "n" * 255, "-rf", "kept")
     (folder / os.fsdecode(b"\xff\xfe")).mkdir()
     (folder / os.fsdecode(b"\xff\xfe") / os.fsdecode(b"\x80")).write_text("12345")
@@ -325,7 +376,7 @@ from pathlib import Path
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.uris import parse_artifacts_destination
 root = Path(sys.argv[1])
-for name in ("a", "artifacts/b"):
+for name in sys.argv[2:]:
     path = root / "1" / "{RUN}" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("12345")
@@ -339,18 +390,21 @@ print(sorted(path.name for path in root.rglob("?")))
 @pytest.mark.parametrize(
     ("mounted", "words", "left_there"),
     [
-        ("1", "Freed(files=2, size_bytes=10)", "['1']"),
-        (f"1/{RUN}", "another disk is mounted there", "['1', 'a', 'b']"),
-        (f"1/{RUN}/artifacts", "another disk is mounted there", "['1', 'b']"),
+        ("1", "Freed(files=1, size_bytes=5)", "['1'{}]"),
+        (f"1/{RUN}", "another disk is mounted there", "['1'{}, 'b']"),
+        (f"1/{RUN}/artifacts", "another disk is mounted there", "['1'{}, 'b']"),
     ],
 )
-def test_other_disks(tmp_path: Path, mounted: str, words: str, left_there: str) -> None:
+@pytest.mark.parametrize("beside", [[], ["a"]], ids=["alone", "with something beside"])
+def test_other_disks(
+    tmp_path: Path, mounted: str, words: str, left_there: str, beside: list[str]
+) -> None:
     """An experiment may be on one; what somebody has mounted inside of a run is not the run's."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"]).returncode:
         pytest.skip("mounting is not allowed here")
     (tmp_path / mounted).mkdir(parents=True)
     script = 'mount -t tmpfs tmpfs "$1" && shift && exec "$@"'
-    command = [tmp_path / mounted, sys.executable, "-c", _MOUNTED, tmp_path]
+    command = [tmp_path / mounted, sys.executable, "-c", _MOUNTED, tmp_path, *beside, "artifacts/b"]
     ended = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, "sh", *map(str, command)],
         env=clean_environment(),
@@ -360,7 +414,7 @@ def test_other_disks(tmp_path: Path, mounted: str, words: str, left_there: str) 
     )
     assert ended.returncode == 0, ended.stderr
     assert words in ended.stdout
-    assert ended.stdout.rstrip().endswith(left_there)
+    assert ended.stdout.rstrip().endswith(left_there.format(", 'a'" if beside else ""))
 
 
 # --- What the system forbids -------------------------------------------------------------------
@@ -410,6 +464,17 @@ def test_folders_of_ours_that_forbid_it_are_removed_all_the_same(tmp_path: Path,
         (tmp_path / "1" / RUN / name).chmod(mode)
     assert without_powers(_REMOVE, tmp_path) == str(Freed(2, 10))
     assert left(tmp_path) == ["1", "1/other"]
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o400, 0o100, 0o000])
+def test_a_location_of_ours_that_forbids_it_goes_and_what_is_beside_it_stays(
+    tmp_path: Path, mode: int
+) -> None:
+    lay(tmp_path, f"1/{RUN}/artifacts/model/a", f"1/{RUN}/artifacts/b", f"1/{RUN}/beside")
+    for name in ("artifacts/model", "artifacts"):
+        (tmp_path / "1" / RUN / name).chmod(mode)
+    assert without_powers(_REMOVE, tmp_path) == str(Freed(2, 10))
+    assert left(tmp_path) == ["1", f"1/{RUN}", f"1/{RUN}/beside"]
 
 
 def test_a_folder_of_somebody_else_is_told_and_tried_again(tmp_path: Path) -> None:

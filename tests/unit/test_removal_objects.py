@@ -116,6 +116,18 @@ def test_what_stands_for_folders_goes_at_last_and_is_not_counted() -> None:
     ]
 
 
+def test_the_folder_of_an_id_stays_when_something_is_beside_the_location() -> None:
+    bucket = Bucket("a/r/x/", "a/r/x/y/", "a/r/x/y/1", "a/r/2", "a/s/x/", "a/s/x/y/", "a/s/x/y/1")
+    bucket.has_folders = True
+    remover = ObjectRemover(bucket)
+    asked = [Place(STORE, ("a", name), ("x", "y")) for name in "rs"]
+    assert remover.measure(asked) == [Found(1, 1, 7.0)] * 2
+    assert remover.remove(asked) == [Freed(1, 1)] * 2
+    remover.close()
+    assert bucket.deletions[1:] == [["a/r/x/y", "a/s/x/y"], ["a/s/x"], ["a/s"]]
+    assert list(bucket.keys) == ["a/r/x/", "a/r/2"]
+
+
 def test_the_first_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "_PAUSES_S", (0.0, 0.0))
     later, never = Refusal("later", is_temporary=True), Refusal("never")

@@ -68,17 +68,17 @@ class LakeRemover:
 
     def _remove(self, place: Place) -> Freed | str:
         try:
-            found = self._count(place.parts)
+            found, parts = self._count(place)
             with self._account.explained(), _may_be_missing():
-                self._files.get_directory_client("/".join(place.parts)).delete_directory()
+                self._files.get_directory_client("/".join(parts)).delete_directory()
         except OpsError as err:
             return err.message
         return Freed(found.files, found.size_bytes)
 
     def _measure(self, place: Place) -> Found | str:
         try:
-            found = self._count(place.parts)
-            return found if found.files else Found(newest_s=self._changed_s(place.parts))
+            found, parts = self._count(place)
+            return found if found.files else Found(newest_s=self._changed_s(parts))
         except OpsError as err:
             return err.message
 
@@ -90,21 +90,31 @@ class LakeRemover:
             changed_s = folder.get_directory_properties().last_modified.timestamp()
         return changed_s
 
-    def _count(self, parts: Sequence[str]) -> Found:
-        found = Found()
-        for entry in self._list(parts, recursive=True):
-            if not entry.is_directory:
+    def _count(self, place: Place) -> tuple[Found, tuple[str, ...]]:
+        """What is at a location; and the way to the folder that goes with it."""
+        found, parts = Found(), place.parts
+        end = _names("/".join(place.end))
+        for entry in self._list(place.parts, recursive=True):
+            names = _names(entry.name)
+            if place.inside and names[: len(end)] != end:
+                if not entry.is_directory or names != end[: len(names)]:
+                    parts = place.end
+            elif not entry.is_directory:
                 written = entry.last_modified
                 found = found.with_file(
                     entry.content_length or 0, written.timestamp() if written else None
                 )
-        return found
+        return found, parts
 
     def _list(self, parts: Sequence[str], *, recursive: bool) -> Iterator[Any]:
         with self._account.explained(), _may_be_missing():
             yield from self._files.get_paths(
                 "/".join(parts) or None, recursive=recursive, max_results=_PAGE_SIZE
             )
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name]
 
 
 @contextlib.contextmanager

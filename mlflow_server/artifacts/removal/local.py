@@ -1,6 +1,7 @@
 """Remove folders of a local disk: rename into `.gc-trash` first, purge from there."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import resource
@@ -8,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +27,7 @@ from mlflow_server.errors import (
 TRASH = ".gc-trash"
 # To look for entries in, which takes no permission to list them.
 _PASSAGE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _THREADS = 8
 _NEIGHBOURS_AT_ONCE = 64
 _SHOWN_LENGTH = 200
@@ -128,25 +131,51 @@ class LocalRemover:
         return results
 
     def _remove(self, around: "_Around", place: Place) -> Freed:
-        name, aside = place.parts[-1], _name_aside(place)
         freed = Freed()
-        if around.trash is not None and _mode(aside, around.trash) is not None:
-            freed += purge(aside, around.trash)
-        if around.folder is None or not self._is_there(around.folder, place):
-            return freed
-        if around.trash is not None and _is_moved(name, around.folder, aside, around.trash):
-            return freed + purge(aside, around.trash)
-        return freed + purge(name, around.folder)
+        for aside in _names_aside(place):
+            if around.trash is not None and _mode(aside, around.trash) is not None:
+                freed += purge(aside, around.trash)
+        with self._found(around.folder, place, insists=True) as (folder, parts):
+            if folder is None:
+                return freed
+            name, aside = parts[-1], _name_aside(parts)
+            if around.trash is not None and _is_moved(name, folder, aside, around.trash):
+                return freed + purge(aside, around.trash)
+            return freed + purge(name, folder)
 
     def _measure(self, around: "_Around", place: Place) -> Found:
-        if around.folder is None or not self._is_there(around.folder, place):
-            return Found()
-        return measure(place.parts[-1], around.folder)
+        with self._found(around.folder, place, insists=False) as (folder, parts):
+            return Found() if folder is None else measure(parts[-1], folder)
 
-    def _is_there(self, folder: int, place: Place) -> bool:
-        mode = _mode(place.parts[-1], folder)
+    @contextlib.contextmanager
+    def _found(
+        self, above: int | None, place: Place, *, insists: bool
+    ) -> Iterator[tuple[int | None, tuple[str, ...]]]:
+        """What belongs to a place: the folder of the id, or of that no more than the location.
+
+        Args:
+            above: The folder that the place is in.
+            place: Where.
+            insists: Give ourselves the permission to look into our own folders.
+
+        Yields:
+            The folder that it is in, None when it is not there; and the way to it.
+        """
+        if above is None or not self._is_there(above, place.parts):
+            yield None, place.parts
+        elif not place.inside or _is_alone(above, place, insists=insists):
+            yield above, place.parts
+        else:
+            with self._opened(place.end[:-1]) as folder:
+                if folder is not None and os.fstat(folder).st_dev != os.fstat(above).st_dev:
+                    raise OSError(errno.EXDEV, "another disk is mounted there")
+                is_there = folder is not None and self._is_there(folder, place.end)
+                yield (folder if is_there else None), place.end
+
+    def _is_there(self, folder: int, parts: tuple[str, ...]) -> bool:
+        mode = _mode(parts[-1], folder)
         if mode is not None and stat.S_ISLNK(mode):
-            raise self._is_a_link(place.parts)
+            raise self._is_a_link(parts)
         return mode is not None
 
     @contextlib.contextmanager
@@ -222,11 +251,13 @@ class LocalRemover:
         if isinstance(err, OpsError):
             return err.message
         name = err.filename if isinstance(err.filename, str) else ""
-        above = place.parts[:-1]
-        if name.partition("/")[0] == _name_aside(place):
+        above, first = place.parts[:-1], name.partition("/")[0]
+        if first in _names_aside(place):
             above = (*self._trash_holder(above), TRASH)
-        elif name.partition("/")[0] != place.parts[-1]:
+        elif first not in (place.parts[-1], place.end[-1]):
             name = place.parts[-1]
+        elif first != place.parts[-1]:
+            above = place.end[:-1]
         return f"{self._show((*above, name))}: {err.strerror}"
 
     def _is_a_link(self, parts: Sequence[str]) -> OpsError:
@@ -255,10 +286,45 @@ class _Around:
     trash: int | None
 
 
-def _name_aside(place: Place) -> str:
-    """The name of a place in the trash: always the same, and no other's."""
-    way = os.fsencode("/".join(place.parts))
-    return hashlib.blake2b(way, digest_size=16).hexdigest()
+def _names_aside(place: Place) -> list[str]:
+    """What a place may be called in the trash: whole, and the location alone."""
+    return [_name_aside(parts) for parts in dict.fromkeys((place.parts, place.end))]
+
+
+def _name_aside(parts: tuple[str, ...]) -> str:
+    """The name of a folder in the trash: always the same, and no other's."""
+    return hashlib.blake2b(os.fsencode("/".join(parts)), digest_size=16).hexdigest()
+
+
+def _is_alone(above: int, place: Place, *, insists: bool) -> bool:
+    """True when the folder of an id has nothing in it but the location.
+
+    Also when the location is not there, and the way to it ends in an empty folder; and when there
+    is a file in the place of the id's folder.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, only in pairwise((place.parts[-1], *place.inside)):
+            try:
+                above = _open_to_list(name, above, insists=insists)
+            except (FileNotFoundError, NotADirectoryError):
+                return name == place.parts[-1]
+            stack.callback(os.close, above)
+            with os.scandir(above) as entries:
+                names = [entry.name for entry in islice(entries, 2)]
+            if names != [only]:
+                return not names
+    return True
+
+
+def _open_to_list(name: str, folder: int, *, insists: bool) -> int:
+    """A folder in another one; where that is forbidden, it may be allowed first."""
+    try:
+        return os.open(name, _READABLE | os.O_NOFOLLOW, dir_fd=folder)
+    except PermissionError:
+        if not insists:
+            raise
+        make_accessible(name, folder)
+        return os.open(name, _READABLE | os.O_NOFOLLOW, dir_fd=folder)
 
 
 def _is_moved(name: str, folder: int, aside: str, trash: int) -> bool:
@@ -290,7 +356,7 @@ def _mode(name: str, folder: int) -> int | None:
 @contextlib.contextmanager
 def _listed(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
     """The entries of a folder that was opened as a passage."""
-    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    readable = os.open(".", _READABLE, dir_fd=folder)
     try:
         with os.scandir(readable) as entries:
             yield entries

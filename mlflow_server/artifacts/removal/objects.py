@@ -111,15 +111,28 @@ class ObjectRemover:
     def remove(self, places: Sequence[Place]) -> list[Freed | str]:
         """See `Remover`."""
         deletions = _Deletions(self._bucket, len(places))
+        # Places with something beside the location, and what stands for folders on the way to one.
+        shared: set[int] = set()
+        passed: dict[str, _Hit] = {}
 
         def delete(hits: Iterable[Sequence[_Hit]]) -> None:
             for some in hits:
-                deletions.add(some)
+                deletions.add(hit for hit in some if _is_at_end(hit[1], places[hit[0]]))
+                for number, each in some:
+                    if _is_at_end(each, places[number]):
+                        continue
+                    if each.is_folder and _prefix(places[number].end).startswith(f"{each.key}/"):
+                        passed[each.key] = (number, each)
+                    else:
+                        shared.add(number)
 
         refused = self._each(places, delete)
+        folders = list(passed.values())
         if self._bucket.has_folders:
-            folders = [Object("/".join(place.parts), 0, None, is_folder=True) for place in places]
-            deletions.add(hit for hit in enumerate(folders) if hit[0] not in refused)
+            for number, place in enumerate(places):
+                folders.append((number, Object("/".join(place.parts), 0, None, is_folder=True)))
+        kept = shared | refused.keys()
+        deletions.add(hit for hit in folders if hit[0] not in kept)
         deletions.finish()
         return [
             refused.get(number) or deletions.reasons.get(number) or freed
@@ -134,7 +147,7 @@ class ObjectRemover:
             counted: dict[int, Found] = {}
             for some in hits:
                 for number, each in some:
-                    if not each.is_folder:
+                    if not each.is_folder and _is_at_end(each, places[number]):
                         so_far = counted.get(number, Found())
                         counted[number] = so_far.with_file(each.size_bytes, each.written_s)
             for number, result in counted.items():
@@ -263,6 +276,12 @@ class _Deletions:
                     self.reasons.setdefault(number, refusals[key].reason)
                 elif not each.is_folder:
                     self.freed[number] += Freed(1, each.size_bytes)
+
+
+def _is_at_end(each: Object, place: Place) -> bool:
+    """True for what is in a location, and for what stands for its folder."""
+    path = f"{each.key}/" if each.is_folder else each.key
+    return not place.inside or path.startswith(_prefix(place.end))
 
 
 def _prefix(parts: Sequence[str]) -> str:

@@ -14,13 +14,22 @@ from mlflow_server.uris import ArtifactScheme, ArtifactUri, parse_artifacts_dest
 class Place:
     """A folder, or all keys with a prefix, that is one entity's and no other's.
 
+    What goes is at its end; the folder of the id goes along when there is nothing else in it.
+
     Args:
         store: The destination or own location that it is in.
         parts: From the root of the store down to the folder; the last one is the entity's id.
+        inside: From there to the end of the location.
     """
 
     store: ArtifactUri
     parts: tuple[str, ...]
+    inside: tuple[str, ...] = ()
+
+    @property
+    def end(self) -> tuple[str, ...]:
+        """From the root of the store to the end of the location."""
+        return (*self.parts, *self.inside)
 
 
 def place_of(location: str, entity_id: str, destination: ArtifactUri) -> Place:
@@ -50,7 +59,8 @@ def place_of(location: str, entity_id: str, destination: ArtifactUri) -> Place:
         raise BadInputError("the location has a NUL in it")
     if entity_id not in parts:
         raise BadInputError(f"the location names no folder of {entity_id}")
-    return Place(store, parts[: parts.index(entity_id) + 1])
+    below = parts.index(entity_id) + 1
+    return Place(store, parts[:below], parts[below:])
 
 
 def place_below(parts: Sequence[str], destination: ArtifactUri) -> Place:

@@ -105,27 +105,45 @@ class ThroughServerRemover:
 
     def _remove(self, place: Place) -> Freed | str:
         try:
-            found, is_empty = self._count(place.parts, folders=_FOLDERS_COUNTED)
-            self._delete(place.parts, is_empty=is_empty)
+            parts, entries = self._find(place)
+            found = self._count(parts, entries, folders=_FOLDERS_COUNTED)
+            self._delete(parts, is_empty=not entries)
         except OpsError as err:
             return err.message
         return Freed(found.files, found.size_bytes)
 
     def _measure(self, place: Place) -> Found | str:
         try:
-            return self._count(place.parts)[0]
+            return self._count(*self._find(place))
         except OpsError as err:
             return err.message
 
-    def _count(self, parts: Sequence[str], folders: int | None = None) -> tuple[Found, bool]:
-        """What is in a folder and below, and whether that is nothing.
+    def _find(self, place: Place) -> tuple[tuple[str, ...], Sequence[Mapping[str, Any]]]:
+        """The way to the folder that goes, and its entries.
+
+        That is the folder of the id when it has nothing in it but the location; otherwise, and
+        when that would take more questions, the location.
+        """
+        if len(place.inside) <= 1:
+            entries = self._list(place.parts)
+            if not place.inside or all((entry.get("path"),) == place.inside for entry in entries):
+                return place.parts, entries
+        return place.end, self._list(place.end)
+
+    def _count(
+        self,
+        parts: Sequence[str],
+        entries: Sequence[Mapping[str, Any]],
+        folders: int | None = None,
+    ) -> Found:
+        """What is in a folder and below.
 
         Args:
             parts: The way to it.
+            entries: Of it.
             folders: How many are looked into; None for all that a server can be asked for.
         """
-        entries = self._list(parts)
-        is_empty, found = not entries, Found()
+        found = Found()
         waiting: list[tuple[str, ...]] = []
         looked_into = 1
         while True:
@@ -135,7 +153,7 @@ class ThroughServerRemover:
                 elif _is_speakable(below := (*parts, str(entry["path"]))):
                     waiting.append(below)
             if not waiting or looked_into == folders:
-                return found, is_empty
+                return found
             parts = waiting.pop()
             entries = self._list(parts)
             looked_into += 1
