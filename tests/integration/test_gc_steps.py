@@ -150,3 +150,49 @@ def _open(yard: Yard) -> Iterator[sqlite3.Connection]:
             yield connection
     finally:
         connection.close()
+
+
+# --- Counts ------------------------------------------------------------------------------------
+
+_COUNTED = """
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+statements = 0
+
+@event.listens_for(Engine, "before_cursor_execute")
+def count(*args):
+    global statements
+    statements += 1
+
+from mlflow_server.cli.main import main
+try:
+    main(["gc"])
+finally:
+    print("statements", statements)
+"""
+
+
+@pytest.mark.parametrize("yard", ["sqlite", "postgresql"], indirect=True)
+def test_statements_do_not_grow_with_the_runs_of_a_batch(yard: Yard) -> None:
+    def statements() -> int:
+        done = yard.run_program(_COUNTED)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout.split()[-1])
+
+    def add_runs(number: int) -> None:
+        for index in range(number):
+            yard.query(
+                "INSERT INTO runs (run_uuid, experiment_id, lifecycle_stage, deleted_time, "
+                "status, artifact_uri) VALUES (:id, :experiment, 'deleted', 1, 'FINISHED', :uri)",
+                id=f"{number:016x}{index:016x}",
+                experiment=int(yard.ids["stays"]),
+                uri=f"mlflow-artifacts:/{yard.ids['stays']}/{number:016x}{index:016x}/artifacts",
+            )
+
+    statements()
+    add_runs(3)
+    few = statements()
+    add_runs(300)
+    assert statements() == few < 80
+    yard.check_collected()
