@@ -120,6 +120,9 @@ def echo_report(context: Context, report: Report) -> None:
         return
     freed = data["freed"]
     click.echo(f"Freed {freed['files']} files, {render_size(freed['bytes'])}.")
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in data["seconds"].items())
+    if spent:
+        click.echo(f"Took: {spent} (files go while rows do).")
     if failed:
         click.echo(f"{len(failed)} locations could not be removed; the next run tries again.")
     if data["stopped_by"]:

@@ -116,27 +116,29 @@ def delete_runs(connection: "Connection", ids: Sequence[str]) -> None:
 
 
 def delete_logged_models(connection: "Connection", ids: Sequence[str]) -> None:
-    """Delete logged models with all their rows.
-
-    Args:
-        connection: In a transaction.
-        ids: Their ids, at least one.
-    """
-    models = bind_ids(connection, "models", ids)
-    for statement in (*_MODEL_ROWS, "DELETE FROM logged_models WHERE model_id IN {models}"):
-        models.execute(connection, statement)
+    """Delete logged models with all their rows; arguments as for `delete_runs`."""
+    own = "DELETE FROM logged_models WHERE model_id IN {models}"
+    _delete(connection, "models", ids, (*_MODEL_ROWS, own))
 
 
 def delete_traces(connection: "Connection", ids: Sequence[str]) -> None:
-    """Delete traces with all their rows.
+    """Delete traces with all their rows; arguments as for `delete_runs`."""
+    own = "DELETE FROM trace_info WHERE request_id IN {traces}"
+    _delete(connection, "traces", ids, (*_TRACE_ROWS, own))
 
-    Args:
-        connection: In a transaction.
-        ids: Their ids, at least one.
-    """
-    traces = bind_ids(connection, "traces", ids)
-    for statement in (*_TRACE_ROWS, "DELETE FROM trace_info WHERE request_id IN {traces}"):
-        traces.execute(connection, statement)
+
+def delete_jobs(connection: "Connection", ids: Sequence[str]) -> None:
+    """Delete jobs of MLflow's own, and the locks they held; arguments as for `delete_runs`."""
+    locks = "DELETE FROM job_locks WHERE job_id IN {jobs}"
+    _delete(connection, "jobs", ids, (locks, "DELETE FROM jobs WHERE id IN {jobs}"))
+
+
+def _delete(
+    connection: "Connection", name: str, ids: Sequence[str], statements: Sequence[str]
+) -> None:
+    bound = bind_ids(connection, name, ids)
+    for statement in statements:
+        bound.execute(connection, statement)
 
 
 def delete_experiments(connection: "Connection", ids: Sequence[int]) -> None:
@@ -154,15 +156,3 @@ def delete_experiments(connection: "Connection", ids: Sequence[int]) -> None:
     ]
     for statement in statements:
         (names if "{names}" in statement else experiments).execute(connection, statement)
-
-
-def delete_jobs(connection: "Connection", ids: Sequence[str]) -> None:
-    """Delete jobs of MLflow's own, and the locks they held.
-
-    Args:
-        connection: In a transaction.
-        ids: Their ids, at least one.
-    """
-    jobs = bind_ids(connection, "jobs", ids)
-    jobs.execute(connection, "DELETE FROM job_locks WHERE job_id IN {jobs}")
-    jobs.execute(connection, "DELETE FROM jobs WHERE id IN {jobs}")

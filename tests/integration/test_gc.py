@@ -20,6 +20,7 @@ from tests.support.gc_place import (
     EXPERIMENTS,
     GONE_MODELS,
     GONE_RUNS,
+    KILLED,
     MODELS,
     RUNS,
     Made,
@@ -204,28 +205,6 @@ def test_every_table_that_leads_to_what_is_deleted_is_thought_of(on_sqlite: Made
 
 # --- Whatever happens meanwhile ----------------------------------------------------------------
 
-# Runs the command, and kills it at the Nth call of a function.
-_KILLED = """
-import importlib, itertools, os, signal, sys
-module, name, when, after = sys.argv[1:5]
-holder = importlib.import_module(module)
-if ":" in name:
-    holder, name = getattr(holder, name.partition(":")[0]), name.partition(":")[2]
-original, calls = getattr(holder, name), itertools.count(1)
-
-def fault(*args, **kwargs):
-    is_last = next(calls) == int(when)
-    if is_last and after == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*args, **kwargs)
-    if is_last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-setattr(holder, name, fault)
-from mlflow_server.cli.main import main
-main(["gc"])
-"""
 # Runs the command, and restores something between the survey and the first transaction.
 _RESTORED = """
 import sqlalchemy
@@ -286,7 +265,7 @@ FAULTS = [
 def test_killed_anywhere_and_run_again_it_ends_the_same(
     yard: Yard, fault: tuple[str, str, int, str]
 ) -> None:
-    killed = yard.run_program(_KILLED, *map(str, fault))
+    killed = yard.run_program(KILLED, *map(str, fault))
     assert killed.returncode == -9, killed.stderr
     runs, models, _ = yard.left()
     assert yard.with_files() >= runs | models, "whatever can be restored has its files"

@@ -9,42 +9,22 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.gc_place import EXPERIMENTS, GONE_RUNS, RUNS, Yard
+from tests.support.gc_place import EXPERIMENTS, GONE_RUNS, KILLED, RUNS, Yard
 from tests.support.programs import http, serve
 
 API = "/api/2.0/mlflow"
 pytestmark = pytest.mark.xdist_group("gc-steps")
 
-# Runs the command as if a handful of rows were many; with arguments it is killed at the Nth call of
-# a function, before or after it.
-_SMALL = """
-import importlib, itertools, os, signal, sys
+# Runs the command as if a handful of rows were many.
+_AS_IF_LARGE = """
 from mlflow_server.gc import batches
 from mlflow_server.gc.pace import Pace
 from mlflow_server.gc.writer import Writer
 
 batches._LARGE_ROWS = 5
 Writer.pace = lambda self: Pace(2, 2, 2)
-if len(sys.argv) > 1:
-    module, name, when, after = sys.argv[1:5]
-    holder = importlib.import_module(module)
-    if ":" in name:
-        holder, name = getattr(holder, name.partition(":")[0]), name.partition(":")[2]
-    original, calls = getattr(holder, name), itertools.count(1)
-
-    def fault(*args, **kwargs):
-        is_last = next(calls) == int(when)
-        if is_last and after == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*args, **kwargs)
-        if is_last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(holder, name, fault)
-from mlflow_server.cli.main import main
-main(["gc"])
 """
+_SMALL = f"{_AS_IF_LARGE}\nfrom mlflow_server.cli.main import main\nmain(['gc'])"
 _BEGUN = ("mlflow_server.gc.entities", "Entities:of_experiment", "1", "before")
 FAULTS = [
     ("mlflow_server.gc.condemned", "condemn", "1", "after"),
@@ -79,7 +59,7 @@ def test_it_ends_the_same(yard: Yard) -> None:
 def test_killed_anywhere_and_run_again_it_ends_the_same(
     yard: Yard, fault: tuple[str, ...], again: str
 ) -> None:
-    killed = yard.run_program(_SMALL, *fault)
+    killed = yard.run_program(_AS_IF_LARGE + KILLED, *fault)
     assert killed.returncode == -9, killed.stderr
     assert yard.query("PRAGMA foreign_key_check") == []
     if again == "in steps":
@@ -92,7 +72,7 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(
 
 def test_what_has_begun_to_go_cannot_be_restored(yard: Yard) -> None:
     """Through a live server, after a gc that was killed: refused now, gone after the next one."""
-    assert yard.run_program(_SMALL, *_BEGUN).returncode == -9
+    assert yard.run_program(_AS_IF_LARGE + KILLED, *_BEGUN).returncode == -9
     gone, run = yard.ids["gone"], yard.ids["gone-1"]
     with serve(yard.place.root / "server", environment=yard.environment) as server:
 

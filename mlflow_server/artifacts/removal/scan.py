@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mlflow_server.errors import OpsError
-
 
 @dataclass(frozen=True, slots=True)
 class Object:
@@ -37,7 +35,7 @@ class Page:
     more: str | None
 
 
-class UnorderedError(OpsError):
+class UnorderedError(Exception):
     """The store does not list keys in their order."""
 
 
