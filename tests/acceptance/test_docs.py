@@ -277,7 +277,7 @@ def test_garbage_collection(tmp_path: Path) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     ours = {"mlflow-server": f"{sys.executable} -m mlflow_server"}
     found = [block.run(ours, folder=tmp_path, environment=environment) for block in to_run(COLLECT)]
-    assert len(found) == 2
+    assert len(found) == 3
 
 
 def test_scripts_serve_serves(tmp_path: Path) -> None:
