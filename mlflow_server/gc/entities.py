@@ -72,7 +72,7 @@ class Entities:
 
         What another transaction holds, a restore for instance, is left out. On SQLite they come in
         the order in which they were made: then their metrics are neighbours, too, in the index that
-        begins with key and time, which takes a third off the time.
+        begins with key and time, which takes a tenth off the time.
 
         Args:
             connection: In a transaction.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from mlflow_server.artifacts.removal.removers import Removers
@@ -15,15 +15,13 @@ from mlflow_server.gc.outcome import Outcome, Progress
 from mlflow_server.gc.plan import Kind, Plan
 from mlflow_server.gc.request import Request
 from mlflow_server.gc.survey import Survey
-from mlflow_server.gc.writer import Writer
+from mlflow_server.gc.writer import APPLICATION, Writer
 from mlflow_server.store.engine import connect
 from mlflow_server.store.lock import exclusive
 from mlflow_server.uris import ArtifactUri, StoreUri
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-_APPLICATION = "mlflow-tracking-server gc"
 
 
 class Collection:
@@ -63,13 +61,11 @@ class Collection:
         Raises:
             UsageError: A named id is unknown, or not deleted.
         """
-        with connect(self._uri, application_name=_APPLICATION) as connection:
+        with connect(self._uri, application_name=APPLICATION) as connection:
             survey = Survey(connection, self._request, self._references)
             plan = self._survey(connection, survey)
             if measures:
-                removers = Removers(self._destination, self._environ)
-                with ExitStack() as stack:
-                    stack.callback(removers.close)
+                with closing(Removers(self._destination, self._environ)) as removers:
                     survey.measure(plan, removers)
         return plan
 
@@ -88,7 +84,7 @@ class Collection:
             BusyError: Another operation holds the store's lock.
             UnavailableError: The destination is not there.
         """
-        with connect(self._uri, application_name=_APPLICATION) as connection:
+        with connect(self._uri, application_name=APPLICATION) as connection:
             plan = self._survey(connection, Survey(connection, self._request, self._references))
             if plan.is_empty and not _has_leftovers(connection):
                 return Outcome(plan)  # the usual case leaves no lock file either

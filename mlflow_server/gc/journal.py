@@ -25,9 +25,9 @@ _OF_EXPERIMENTS = _SOURCE.format(
 )
 # The tags of MLflow 3.17.2 `tracing/constant.py`, `utils/mlflow_tags.py`: a trace's own folder, and
 # the one that it was archived to.
+IS_TRACE_LOCATION = "trace_tags.key IN ('mlflow.artifactLocation', 'mlflow.trace.archiveLocation')"
 _OF_TRACES = (
-    _SOURCE.format(id="request_id", location="value", table="trace_tags")
-    + " trace_tags.key IN ('mlflow.artifactLocation', 'mlflow.trace.archiveLocation')"
+    _SOURCE.format(id="request_id", location="value", table="trace_tags") + f" {IS_TRACE_LOCATION}"
 )
 
 

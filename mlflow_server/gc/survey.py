@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import UsageError
+from mlflow_server.gc.journal import IS_TRACE_LOCATION
 from mlflow_server.gc.judge import Judge, ReferencesReader, database_now_ms, read_shared
 from mlflow_server.gc.plan import NO_EXPERIMENT, Kind, Plan, Reason
 from mlflow_server.gc.references import References
@@ -185,12 +186,10 @@ _MODELS = (
     "OR experiment_id IN "
     "(SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'deleted'))"
 )
-# The tags of MLflow 3.17.2: MLFLOW_ARTIFACT_LOCATION and MLFLOW_TRACE_ARCHIVE_LOCATION.
 _TRACE_LOCATIONS = (
     "SELECT trace_tags.request_id, trace_tags.value FROM trace_tags "
     "JOIN trace_info ON trace_info.request_id = trace_tags.request_id "
-    "WHERE trace_info.experiment_id = :experiment "
-    "AND trace_tags.key IN ('mlflow.artifactLocation', 'mlflow.trace.archiveLocation')"
+    f"WHERE trace_info.experiment_id = :experiment AND {IS_TRACE_LOCATION}"
 )
 
 

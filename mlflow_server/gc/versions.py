@@ -6,6 +6,7 @@ from mlflow_server.gc.plan import NO_EXPERIMENT, Kind, Plan, Reason
 from mlflow_server.gc.references import DELETED_STAGE
 from mlflow_server.gc.request import Request
 from mlflow_server.gc.stream import stream
+from mlflow_server.gc.survey import scope
 from mlflow_server.gc.writer import Writer
 from mlflow_server.store.engine import connect
 from mlflow_server.uris import StoreUri
@@ -52,7 +53,7 @@ def purge(uri: StoreUri, request: Request, cut_ms: int) -> int:
     """
     import sqlalchemy
 
-    parameters = {"stage": DELETED_STAGE, **_scope(request)}
+    parameters = {"stage": DELETED_STAGE, **scope(request)}
     same = " AND ".join(f"{{table}}.{column} = :{column}" for column in _KEY)
     writer = Writer(uri, offline=request.offline)
     try:
@@ -72,7 +73,7 @@ def purge(uri: StoreUri, request: Request, cut_ms: int) -> int:
 
 
 def _count(connection: "Connection", request: Request, plan: Plan) -> None:
-    parameters = {"stage": DELETED_STAGE, **_scope(request)}
+    parameters = {"stage": DELETED_STAGE, **scope(request)}
     for row in stream(connection, _query(request), parameters):
         plan.count(Kind.MODEL_VERSION, NO_EXPERIMENT, _reason(row[3], row[4], plan.cut_ms))
 
@@ -83,10 +84,6 @@ def _reason(deleted_ms: int | None, is_last: bool, cut_ms: int) -> Reason | None
     if deleted_ms > cut_ms:
         return Reason.YOUNGER
     return Reason.LAST_VERSION if is_last else None
-
-
-def _scope(request: Request) -> dict[str, str]:
-    return {} if request.workspace is None else {"workspace": request.workspace}
 
 
 def _query(request: Request) -> str:

@@ -12,7 +12,8 @@ from mlflow_server.uris import Dialect, StoreUri
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_APPLICATION = "mlflow-tracking-server gc"
+# Our sessions in `pg_stat_activity`; that of the lock begins with it, too.
+APPLICATION = "mlflow-tracking-server gc"
 # Who waits for SQLite's write lock asks again every 0.1 s at the latest (sqlite3_busy_timeout).
 _BREATH_S = 0.11
 # Half of what a waiting request should see at most.
@@ -36,7 +37,7 @@ class Writer:
 
     def __init__(self, uri: StoreUri, *, offline: bool) -> None:
         self._uri = uri
-        self._engine = create_write_engine(uri, application_name=_APPLICATION)
+        self._engine = create_write_engine(uri, application_name=APPLICATION)
         self._connection: Connection | None = None
         self._ended_at = 0.0
         self.is_brief = uri.is_sqlite and not offline
@@ -106,7 +107,7 @@ class Writer:
             return False
         with self.transaction() as connection:
             query = sqlalchemy.text(_COMPANY)
-            others = connection.execute(query, {"own": f"{_APPLICATION}%"}).scalar_one()
+            others = connection.execute(query, {"own": f"{APPLICATION}%"}).scalar_one()
         return int(others) > 0
 
     def _open(self) -> "Connection":
