@@ -217,7 +217,8 @@ def parse_artifacts_destination(text: str, *, plugin_schemes: frozenset[str]) ->
     shown = mask_uri(text)
     match = re.match(r"^([A-Za-z][A-Za-z0-9+.-]+):", text)
     if match is None:
-        return ArtifactUri(text, ArtifactScheme.LOCAL, Path(text), "", "", shown)
+        # MLflow 3.17.2 `utils/file_utils.py` `local_file_uri_to_path` decodes paths, too.
+        return ArtifactUri(text, ArtifactScheme.LOCAL, Path(url2pathname(text)), "", "", shown)
     scheme = match[1].lower()
     try:
         parts = urlsplit(text)

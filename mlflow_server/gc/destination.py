@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import PermissionDeniedError, SettingsError, UnavailableError
+from mlflow_server.gc.references import root_of
 from mlflow_server.gc.request import Request
 from mlflow_server.store.engine import connect
 from mlflow_server.uris import ArtifactScheme, ArtifactUri, StoreUri
@@ -49,7 +50,7 @@ def require_destination(
             return
     match destination.scheme:
         case ArtifactScheme.LOCAL:
-            _require_folder(_folder(destination), request)
+            _require_folder(Path(root_of(destination)), request)
             return
         case ArtifactScheme.OTHER:
             raise SettingsError(
@@ -78,7 +79,7 @@ def _is_used(connection: "Connection", destination: ArtifactUri) -> bool:
 
     prefixes = {"proxied": "mlflow-artifacts:%"}
     if destination.scheme is ArtifactScheme.LOCAL:
-        path = _escaped(str(_folder(destination)))
+        path = _escaped(root_of(destination))
         prefixes |= {"path": f"{path}/%", "uri": f"file://{path}/%"}
     elif destination.scheme is not ArtifactScheme.PROXY:
         prefixes["uri"] = _escaped(destination.text.rstrip("/")) + "/%"
@@ -94,10 +95,6 @@ def _escaped(text: str) -> str:
     for character in "!%_":
         text = text.replace(character, f"!{character}")
     return text
-
-
-def _folder(destination: ArtifactUri) -> Path:
-    return (destination.path or Path()).expanduser().absolute()
 
 
 def _require_folder(root: Path, request: Request) -> None:

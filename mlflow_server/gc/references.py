@@ -113,6 +113,8 @@ def normalised(location: str, root: str = _PROXIED) -> str:
             path = f"{root}/{rest.partition(_SERVED)[2]}"
         case "file":
             path = unquote(urlsplit(path).path)
+        case "":
+            path = unquote(path)
     scheme, separator, rest = path.partition("://")
     if not separator:
         scheme, rest = "", path

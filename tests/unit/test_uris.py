@@ -248,6 +248,7 @@ def test_masking_twice_changes_nothing_more(text: str) -> None:
         ("/srv/artifacts", ArtifactScheme.LOCAL, "/srv/artifacts", "", ""),
         ("./a b/c#d", ArtifactScheme.LOCAL, "./a b/c#d", "", ""),
         ("file:///srv/a%20b", ArtifactScheme.LOCAL, "/srv/a b", "", ""),
+        ("/srv/a%20b", ArtifactScheme.LOCAL, "/srv/a b", "", ""),
         ("file://localhost/srv/a", ArtifactScheme.LOCAL, "/srv/a", "", ""),
         ("file:/srv/a", ArtifactScheme.LOCAL, "/srv/a", "", ""),
         ("s3://bucket", ArtifactScheme.S3, None, "bucket", ""),
