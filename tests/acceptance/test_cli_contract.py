@@ -10,25 +10,20 @@ run those for which signals, pipes, terminals, locales or imports matter (`execu
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import functools
 import io
 import json
 import logging
 import os
-import pty
 import re
 import resource
 import shlex
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +41,7 @@ from mlflow_server.cli.shared import Context
 from mlflow_server.errors import ExitCode
 from mlflow_server.settings.model import Definition, iter_definitions
 from tests.support.programs import REPOSITORY, clean_environment, free_port
+from tests.support.terminal import run_on_terminal
 
 Name = tuple[str, ...]
 SECRET = "S3cr3tMarker"
@@ -315,37 +311,14 @@ def on_terminal(
     *arguments: str, columns: int = 100, extra: Mapping[str, str] | None = None
 ) -> Done:
     """Run one command line on a terminal of its own; `out` is all that it showed."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with tempfile.TemporaryDirectory(prefix="contract-") as folder:
-        process = subprocess.Popen(
+        code, text = run_on_terminal(
             [sys.executable, "-m", "mlflow_server", *arguments],
-            cwd=folder,
-            env=environment(**(extra or {})),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
+            cwd=Path(folder),
+            environment=environment(**(extra or {})),
+            columns=columns,
+            timeout_s=TIMEOUT_S,
         )
-        os.close(slave)
-        shown = b""
-        try:
-            while True:
-                try:
-                    piece = os.read(master, 65_536)
-                except OSError as err:
-                    if err.errno != errno.EIO:  # Linux: the other side has been closed
-                        raise
-                    break
-                if not piece:
-                    break
-                shown += piece
-            code = process.wait(TIMEOUT_S)
-        finally:
-            process.kill()
-            process.wait()
-            os.close(master)
-    text = shown.decode("utf-8", errors="replace").replace("\r\n", "\n")
     return Done(code, text.replace(folder, "FOLDER"), "")
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,16 @@ import pytest
 from tests.conftest import Postgres
 from tests.support.gc_place import EXPERIMENTS, GONE_RUNS, MODELS, RUNS, Yard
 from tests.support.places import Place, snapshot
-from tests.support.programs import DESTINATION, STORE, Answer, Server, http, serve
+from tests.support.programs import (
+    DESTINATION,
+    STORE,
+    Answer,
+    Server,
+    clean_environment,
+    http,
+    serve,
+)
+from tests.support.terminal import run_on_terminal
 
 API = "/api/2.0/mlflow"
 DAY_MS = 86_400_000
@@ -377,3 +389,20 @@ def test_a_workspace_needs_a_server_that_has_them(yard: Yard) -> None:
     assert ended.returncode == 2
     assert snapshot(yard.place.root) == before
     assert yard.left()[0] & GONE_RUNS == GONE_RUNS
+
+
+# --- Progress ----------------------------------------------------------------------------------
+
+
+def test_bars_on_a_terminal_and_none_for_a_machine(yard: Yard) -> None:
+    command = [sys.executable, "-m", "mlflow_server", "gc"]
+    environment = clean_environment(**yard.environment, TERM="xterm")
+    run = partial(run_on_terminal, cwd=yard.place.project, environment=environment)
+    code, shown = run([*command, "--dry-run", "--json"])
+    assert (code, json.loads(shown)["dry_run"]) == (0, True)
+    code, shown = run(command)
+    assert code == 0, shown
+    bars, cleared, report = shown.rpartition("\x1b[2K")
+    assert all(re.search(rf"{name} .*7/7", bars) for name in ("rows", "files")), shown
+    assert cleared, "the bars go and the report stays"
+    assert report.startswith("Deleted more than 30d ago")

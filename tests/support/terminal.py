@@ -1,0 +1,69 @@
+"""A terminal of its own for a command."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def run_on_terminal(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str],
+    columns: int = 100,
+    timeout_s: float = 60.0,
+) -> tuple[int, str]:
+    """Run a command whose input, output and errors are one terminal.
+
+    Args:
+        command: Program and arguments.
+        cwd: Folder to run it in.
+        environment: All of it.
+        columns: How wide the terminal is.
+        timeout_s: How long it may take to end after its last word.
+
+    Returns:
+        Its exit code, and all that the terminal was sent.
+    """
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=dict(environment),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        shown = b"".join(_pieces(master))
+        code = process.wait(timeout_s)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    return code, shown.decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def _pieces(master: int) -> list[bytes]:
+    pieces = []
+    while True:
+        try:
+            piece = os.read(master, 65_536)
+        except OSError as err:
+            if err.errno != errno.EIO:  # Linux: the other side has been closed
+                raise
+            return pieces
+        if not piece:
+            return pieces
+        pieces.append(piece)
