@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow_server.artifacts.locations import root_of
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import PermissionDeniedError, SettingsError, UnavailableError
-from mlflow_server.gc.references import root_of
 from mlflow_server.gc.request import Request
 from mlflow_server.store.engine import connect
 from mlflow_server.uris import ArtifactScheme, ArtifactUri, StoreUri

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlflow_server.artifacts.locations import root_of
 from mlflow_server.gc.plan import Reason
-from mlflow_server.gc.references import DELETED_STAGE, References, ids_in, root_of
+from mlflow_server.gc.references import DELETED_STAGE, References, ids_in
 from mlflow_server.gc.request import Request
 from mlflow_server.gc.stream import stream
 from mlflow_server.store.engine import connect

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_server.gc.references import References, normalised
+from mlflow_server.artifacts.locations import normalised
+from mlflow_server.gc.references import References
 
 RUN, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 MODEL = f"m-{RUN}"
