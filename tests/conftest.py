@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ from tests.support.s3 import S3Server, run_s3
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 DATA = Path(__file__).parent / "data"
+
+
+def pytest_configure() -> None:
+    """Let commands notice Ctrl-C: a shell makes what it starts in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
