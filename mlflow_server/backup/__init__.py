@@ -1,0 +1,1 @@
+"""Backups: one archive of database and artifacts, restored anywhere."""

@@ -1,0 +1,257 @@
+"""Put the artifacts that rows name into packs, each content once, and write down where it is."""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from mlflow_server.artifacts.files import (
+    ChangedError,
+    File,
+    Files,
+    LocalFiles,
+    OnSkip,
+    VanishedError,
+)
+from mlflow_server.backup.format import INDEX, ArtifactEntry
+from mlflow_server.backup.notes import Notes, Root, Stored
+from mlflow_server.backup.packs import PackWriter
+from mlflow_server.backup.places import Places
+from mlflow_server.errors import BadInputError, OpsError, PermissionDeniedError, SettingsError
+
+# Up to this size a content is read as a whole: it may turn out to be stored already.
+_SMALL_BYTES = 8 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+# Files of an object store that are read at the same time.
+_THREADS = 8
+_AHEAD = 32
+
+
+@dataclass
+class Collected:
+    """What was found of artifacts, and what became of it.
+
+    Args:
+        files: How many there are.
+        size_bytes: Of all of them.
+        stored_files: How many were read and are in packs of this backup now.
+        stored_bytes: How much that is; less where a content occurs twice.
+        read_bytes: How much was read.
+        passing: Files that vanished or changed while they were read, with what happened.
+        failed: Files and locations that could not be read, with the reason.
+        packs: Names of all packs that something is in.
+    """
+
+    files: int = 0
+    size_bytes: int = 0
+    stored_files: int = 0
+    stored_bytes: int = 0
+    read_bytes: int = 0
+    passing: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    packs: set[str] = field(default_factory=set)
+
+
+class Index(Protocol):
+    """Takes lines of the index."""
+
+    def write(self, line: bytes, /) -> object:
+        """Add one."""
+        ...
+
+
+class Collector:
+    """Goes through all locations.
+
+    Args:
+        notes: The locations, and what the backup before has.
+        places: What they lie in.
+        progress: Called with the bytes so far, often.
+    """
+
+    def __init__(self, notes: Notes, places: Places, progress: Callable[[int], None]) -> None:
+        self._notes = notes
+        self._places = places
+        self._progress = progress
+        self.result = Collected()
+
+    def survey(self) -> Collected:
+        """Only count: what there is, and what would be read and stored."""
+        for root, _, file in self._iter_files():
+            self.result.files += 1
+            self.result.size_bytes += file.size_bytes
+            if not self._is_known(root, file):
+                self.result.stored_files += 1
+                self.result.stored_bytes += file.size_bytes
+        return self.result
+
+    def collect(self, packs: PackWriter, index: Index) -> Collected:
+        """Store what is not stored yet.
+
+        Args:
+            packs: Where it is stored.
+            index: Where it is written down.
+        """
+        self._packs = packs
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for root, files, file, content in self._read_ahead(pool):
+                try:
+                    size_bytes, stored = self._store(root, files, file, content)
+                except VanishedError:
+                    self._note(self.result.passing, root, file, "vanished while it was read")
+                except ChangedError:
+                    self._note(self.result.passing, root, file, "changed while it was read")
+                except (PermissionDeniedError, BadInputError) as err:
+                    self._note(self.result.failed, root, file, err.message)
+                else:
+                    self.result.files += 1
+                    self.result.size_bytes += size_bytes
+                    self.result.packs.add(stored.pack)
+                    self._progress(self.result.size_bytes)
+                    index.write(_line(root, file, size_bytes, stored))
+        return self.result
+
+    def _iter_files(self) -> Iterator[tuple[Root, Files, File]]:
+        for root in self._notes.iter_roots():
+            try:
+                files, below = self._places.find(root.plain)
+                start = f"{below}/" if below else ""
+                is_whole = self._notes.is_wanted(root.plain)
+                for file in files.walk(below, on_skip=self._skip(root)):
+                    path = file.path[len(start) :]
+                    folder = path.rpartition("/")[0]
+                    where = f"{root.plain}/{folder}" if folder else root.plain
+                    if is_whole or self._notes.is_wanted(where):
+                        yield root, files, File(path, file.size_bytes, file.stamp)
+            except (OpsError, SettingsError) as err:
+                if self._places.is_inside(root.plain):
+                    raise
+                self.result.failed.append((root.location, err.message))
+
+    def _skip(self, root: Root) -> OnSkip:
+        def note(path: str, reason: OpsError) -> None:
+            self.result.failed.append((f"{root.location}: {path}", reason.message))
+
+        return note
+
+    def _read_ahead(
+        self, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Root, Files, File, Future[bytes] | None]]:
+        """Every file; the small ones of object stores are being read already."""
+        waiting: deque[tuple[Root, Files, File, Future[bytes] | None]] = deque()
+        for root, files, file in self._iter_files():
+            content = None
+            is_remote = not isinstance(files, LocalFiles)
+            if is_remote and file.size_bytes <= _SMALL_BYTES and not self._is_known(root, file):
+                content = pool.submit(files.read, _path(files, self._places, root, file))
+            waiting.append((root, files, file, content))
+            if len(waiting) > (_AHEAD if is_remote else 0):
+                yield waiting.popleft()
+        yield from waiting
+
+    def _is_known(self, root: Root, file: File) -> bool:
+        return self._notes.find_known(root.location, file.path, file.stamp) is not None
+
+    def _store(
+        self, root: Root, files: Files, file: File, content: Future[bytes] | None
+    ) -> tuple[int, Stored]:
+        known = self._notes.find_known(root.location, file.path, file.stamp)
+        if known is not None:
+            return known
+        path = _path(files, self._places, root, file)
+        if file.size_bytes <= _SMALL_BYTES:
+            return self._store_small(content.result() if content else files.read(path))
+        try:
+            return self._store_large(files, path, file.size_bytes)
+        except ChangedError:
+            # Once more, as it is now: whoever wrote it may be done.
+            found = files.find(path)
+            if found is None:
+                raise VanishedError(path) from None
+            return self._store_large(files, path, found.size_bytes)
+
+    def _store_small(self, content: bytes) -> tuple[int, Stored]:
+        digest = hashlib.sha256(content).hexdigest()
+        self.result.read_bytes += len(content)
+        stored = self._notes.find_content(digest)
+        if stored is None:
+            pack, offset = self._packs.add((content,), len(content))
+            stored = self._remember(Stored(digest, pack, offset), len(content))
+        return len(content), stored
+
+    def _store_large(self, files: Files, path: str, size_bytes: int) -> tuple[int, Stored]:
+        digest = hashlib.sha256()
+
+        def chunks() -> Iterator[bytes]:
+            with files.open(path) as reader:
+                while chunk := reader.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    self.result.read_bytes += len(chunk)
+                    self._progress(self.result.size_bytes)
+                    yield chunk
+
+        try:
+            pack, offset = self._packs.add(chunks(), size_bytes)
+        except ValueError:
+            raise ChangedError(path) from None
+        stored = Stored(digest.hexdigest(), pack, offset)
+        if self._notes.find_content(stored.sha256) is None:
+            self._remember(stored, size_bytes)
+        return size_bytes, stored
+
+    def _remember(self, stored: Stored, size_bytes: int) -> Stored:
+        self._notes.note_content(stored)
+        self.result.stored_files += 1
+        self.result.stored_bytes += size_bytes
+        return stored
+
+    def _note(self, where: list[tuple[str, str]], root: Root, file: File, reason: str) -> None:
+        where.append((f"{root.location}/{file.path}", reason))
+
+
+def _path(files: Files, places: Places, root: Root, file: File) -> str:
+    below = places.find(root.plain)[1]
+    return f"{below}/{file.path}" if below else file.path
+
+
+def _line(root: Root, file: File, size_bytes: int, stored: Stored) -> bytes:
+    entry = {
+        "location": root.location,
+        "path": file.path,
+        "size_bytes": size_bytes,
+        "sha256": stored.sha256,
+        "stamp": file.stamp,
+        "pack": stored.pack,
+        "offset": stored.offset,
+    }
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+def read_index(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str, int, str, str, int]]:
+    """Lines of an index, as `Notes.note_known` takes them.
+
+    Args:
+        lines: One file each.
+
+    Raises:
+        BadInputError: One is no such line.
+    """
+    for line in lines:
+        try:
+            entry = ArtifactEntry.model_validate_json(line)
+        except ValidationError:
+            raise BadInputError(f"{INDEX}: a line is damaged") from None
+        yield (
+            entry.location,
+            entry.path,
+            entry.stamp,
+            entry.size_bytes,
+            entry.sha256,
+            entry.pack,
+            entry.offset,
+        )

@@ -1,0 +1,349 @@
+"""`backup create`: every table in one snapshot, then the artifacts that rows name."""
+
+import gzip
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from mlflow_server import __version__
+from mlflow_server.backup.collect import Collected, Collector, read_index
+from mlflow_server.backup.format import (
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    ArtifactsEntry,
+    ColumnEntry,
+    DatabaseEntry,
+    Manifest,
+    PackEntry,
+    Scope,
+    TableEntry,
+    make_id,
+)
+from mlflow_server.backup.locations import places_of
+from mlflow_server.backup.notes import Notes
+from mlflow_server.backup.packs import PackWriter
+from mlflow_server.backup.places import Places
+from mlflow_server.backup.shelf import Shelf, Stage
+from mlflow_server.errors import BadInputError, UnavailableError
+from mlflow_server.store.lock import exclusive
+from mlflow_server.store.snapshot import Snapshot, snapshot
+from mlflow_server.store.tables import Checksum, Row, Table
+from mlflow_server.uris import ArtifactScheme, ArtifactUri, StoreUri
+
+# What is being done, how far it is, and how far it is at the end if that is known.
+Progress = Callable[[str, int, int | None], None]
+
+_COMPRESSION = 6
+_SECRETS = {"secrets": "encrypted_value", "webhooks": "secret"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to back up.
+
+    Args:
+        databases: By what they are: `backend`, and where there are any `registry` and `auth`.
+        label: What the backup is called beside its time.
+        wants_artifacts: Whether artifacts are in it.
+        scope: Whether what the backup before has is read again.
+    """
+
+    databases: Mapping[str, StoreUri]
+    label: str | None = None
+    wants_artifacts: bool = True
+    scope: Scope = Scope.INCREMENTAL
+
+
+@dataclass
+class Created:
+    """What was done, or would be.
+
+    Args:
+        id: Of the backup.
+        scope: What was stored anew: everything, when there was no backup before.
+        rows: By database and table.
+        table_bytes: What the compressed tables take.
+        artifacts: None when they were not asked for.
+        warnings: Sentences.
+        base: The backup that unchanged artifacts are taken from.
+    """
+
+    id: str
+    scope: Scope
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    table_bytes: int = 0
+    artifacts: Collected | None = None
+    warnings: list[str] = field(default_factory=list)
+    base: str | None = None
+
+
+class Creation:
+    """One backup.
+
+    Args:
+        request: What of.
+        destination: Where artifacts are.
+        environ: Where credentials of object stores are.
+        shelf: Where backups are.
+        progress: Told how far it is.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        destination: ArtifactUri,
+        environ: Mapping[str, str],
+        shelf: Shelf,
+        progress: Progress,
+    ) -> None:
+        self._request = request
+        self._destination = destination
+        self._environ = environ
+        self._shelf = shelf
+        self._progress = progress
+        self._base: Manifest | None = None
+
+    def survey(self) -> Created:
+        """What a backup would hold, without making one."""
+        created = self._begin()
+        with self._notes(created) as (notes, places):
+            for name, uri in self._request.databases.items():
+                with snapshot(uri) as shot:
+                    created.rows[name] = {table.name: shot.count(table) for table in shot.tables}
+                    for table in shot.tables:
+                        if (find := places_of(table)) is not None:
+                            self._note_locations(notes, find, shot.rows(table))
+            if places is not None:
+                created.artifacts = Collector(notes, places, self._tell_bytes).survey()
+        return created
+
+    def run(self) -> Created:
+        """Make it.
+
+        Raises:
+            BusyError: Another operation works on the store or on the backups.
+            OpsError: It could not be made; there are the same backups as before.
+        """
+        with ExitStack() as stack:
+            for uri in self._request.databases.values():
+                stack.enter_context(exclusive(uri, "backup"))
+            return self.run_locked()
+
+    def run_locked(self) -> Created:
+        """Make it for who holds the locks of the stores already.
+
+        Raises:
+            OpsError: See `run`.
+        """
+        with self._shelf.exclusive("backup create"):
+            self._shelf.sweep()
+            created = self._begin()
+            with self._shelf.stage(created.id) as stage:
+                self._write(created, stage)
+                stage.publish()
+        return created
+
+    def _begin(self) -> Created:
+        moment = datetime.now(UTC)
+        taken = {backup.id for backup in self._shelf.backups()}
+        while (backup_id := make_id(moment, self._request.label)) in taken:
+            moment = datetime.fromtimestamp(moment.timestamp() + 1, UTC)
+        return Created(backup_id, Scope.FULL)
+
+    def _write(self, created: Created, stage: Stage) -> None:
+        started = datetime.now(UTC)
+        databases, packs, artifacts = {}, list[PackEntry](), None
+        with self._notes(created) as (notes, places):
+            for name, uri in self._request.databases.items():
+                with snapshot(uri) as shot:
+                    databases[name] = self._write_database(created, name, uri, shot, stage, notes)
+            if places is not None:
+                self._require_destination(notes, places)
+                packs, artifacts = self._write_artifacts(created, stage, notes, places)
+        manifest = Manifest(
+            format=FORMAT,
+            id=created.id,
+            label=self._request.label,
+            created_at=started,
+            finished_at=datetime.now(UTC),
+            release=__version__,
+            mlflow_version=version("mlflow"),
+            scope=created.scope,
+            databases=databases,
+            artifacts=artifacts,
+            packs=tuple(packs),
+            warnings=tuple(created.warnings),
+        )
+        stage.write(MANIFEST, manifest.as_json())
+
+    # --- Tables ----------------------------------------------------------------------------------
+
+    def _write_database(
+        self, created: Created, name: str, uri: StoreUri, shot: Snapshot, stage: Stage, notes: Notes
+    ) -> DatabaseEntry:
+        entries = []
+        total, done = sum(map(shot.count, shot.tables)), 0
+
+        def tell(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self._progress(f"tables of {name}", done, max(total, done))
+
+        for table in shot.tables:
+            entry = self._write_table(name, table, shot.rows(table), stage, notes, tell)
+            entries.append(entry)
+            created.table_bytes += (stage.folder / entry.file).stat().st_size
+            stage.keep(entry.file, entry.sha256)
+            created.rows.setdefault(name, {})[table.name] = entry.rows
+            if not table.known:
+                created.warnings.append(
+                    f"{uri.shown}: MLflow has no table {table.name!r}; it is kept all the same"
+                )
+            if entry.rows and table.name in _SECRETS:
+                created.warnings.append(
+                    f"the {table.name} are as MLflow encrypted them: whoever restores this needs "
+                    "the key of the server (MLFLOW_CRYPTO_KEK_PASSPHRASE), which is not in it"
+                )
+        return DatabaseEntry(
+            dialect=uri.dialect.value, revision=shot.revision, tables=tuple(entries)
+        )
+
+    def _write_table(
+        self,
+        database: str,
+        table: Table,
+        batches: Iterable[list[Row]],
+        stage: Stage,
+        notes: Notes,
+        tell: Callable[[int], None],
+    ) -> TableEntry:
+        file = f"tables/{database}/{quote(table.name, safe='')}.jsonl.gz"
+        checksum = Checksum(table)
+        find = places_of(table) if self._request.wants_artifacts else None
+        with _compressed(stage.folder / file) as (lines, digest):
+            for rows in batches:
+                lines.write(b"".join(checksum.add(rows)))
+                if find is not None:
+                    self._note_locations(notes, find, [rows])
+                tell(len(rows))
+        return TableEntry(
+            name=table.name,
+            file=file,
+            sha256=digest(),
+            rows=checksum.rows,
+            checksum=checksum.text,
+            columns=tuple(
+                ColumnEntry(name=column.name, kind=column.kind) for column in table.columns
+            ),
+            key=table.key,
+            known=table.known,
+        )
+
+    def _note_locations(
+        self, notes: Notes, find: Callable[[Row], Iterator], batches: Iterable[list[Row]]
+    ) -> None:
+        for rows in batches:
+            for row in rows:
+                for place in find(row):
+                    notes.note_location(place.location, is_container=place.is_container)
+
+    # --- Artifacts -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _notes(self, created: Created) -> Iterator[tuple[Notes, Places | None]]:
+        places = Places(self._destination, self._environ)
+        notes = Notes(places.root)
+        try:
+            if self._request.wants_artifacts and self._request.scope is Scope.INCREMENTAL:
+                self._remember_base(created, notes)
+            yield notes, places if self._request.wants_artifacts else None
+        finally:
+            notes.close()
+            places.close()
+
+    def _remember_base(self, created: Created, notes: Notes) -> None:
+        """Take the newest sound backup with artifacts for the base."""
+        for backup in reversed(self._shelf.backups()):
+            if backup.manifest is not None and backup.manifest.artifacts is not None:
+                try:
+                    notes.note_known(read_index(self._shelf.lines(backup.id, INDEX)))
+                except BadInputError as err:
+                    notes.forget_known()
+                    created.warnings.append(f"{err.message}; every artifact is read anew")
+                    continue
+                created.scope, created.base = Scope.INCREMENTAL, backup.id
+                self._base = backup.manifest
+                return
+
+    def _require_destination(self, notes: Notes, places: Places) -> None:
+        """An unmounted volume looks like a destination whose files are all gone."""
+        if self._destination.scheme is not ArtifactScheme.LOCAL or Path(places.root).is_dir():
+            return
+        if any(places.is_inside(root.plain) for root in notes.iter_roots()):
+            raise UnavailableError(
+                f"MLFLOW_ARTIFACTS_DESTINATION: {places.root} is not there, although rows name "
+                "artifacts in it: perhaps a volume is not mounted",
+                hint="mount it; for the database alone: --no-artifacts",
+            )
+
+    def _write_artifacts(
+        self, created: Created, stage: Stage, notes: Notes, places: Places
+    ) -> tuple[list[PackEntry], ArtifactsEntry]:
+        writer = PackWriter(created.id, stage.folder, stage.keep_pack)
+        with _compressed(stage.folder / INDEX) as (index, digest):
+            found = Collector(notes, places, self._tell_bytes).collect(writer, index)
+            packs = writer.close()
+        stage.keep(INDEX, digest())
+        created.artifacts = found
+        if self._base is not None:
+            if not found.files and self._base.artifacts and self._base.artifacts.files:
+                raise UnavailableError(
+                    f"{self._destination.shown}: no artifact is there, although the backup "
+                    f"{self._base.id} has {self._base.artifacts.files}: perhaps a volume is not "
+                    "mounted",
+                    hint="mount it; if they are gone for good: --full",
+                )
+            packs += [pack for pack in self._base.packs if pack.file in found.packs]
+        return packs, ArtifactsEntry(
+            destination=self._destination.shown,
+            root=places.root,
+            files=found.files,
+            size_bytes=found.size_bytes,
+            stored_files=found.stored_files,
+            stored_bytes=found.stored_bytes,
+        )
+
+    def _tell_bytes(self, done: int) -> None:
+        self._progress("artifacts", done, None)
+
+
+@contextmanager
+def _compressed(path: Path) -> Iterator[tuple[gzip.GzipFile, Callable[[], str]]]:
+    """A file to write lines to, compressed, and what tells the digest of it once it is closed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        hashing = _Hashing(file)
+        with gzip.GzipFile("", "wb", _COMPRESSION, hashing, mtime=0) as lines:
+            yield lines, lambda: hashing.digest.hexdigest()
+
+
+class _Hashing:
+    """A file that knows the digest of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()

@@ -1,0 +1,101 @@
+"""Put tables into an empty database and compare what is there with what was given."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+
+from mlflow_server.backup.locations import Moves, moving
+from mlflow_server.store.load import Loader, filling
+from mlflow_server.store.tables import Checksum, Row, Table
+from mlflow_server.uris import StoreUri
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a database is to hold.
+
+    Args:
+        revision: Of its schema.
+        tables: Parents before children.
+        rows: All rows of a table, in batches.
+    """
+
+    revision: str | None
+    tables: Sequence[Table]
+    rows: Callable[[Table], Iterator[Sequence[Row]]]
+
+
+@dataclass
+class Filled:
+    """What was put into a database.
+
+    Args:
+        rows: By table.
+        adapted: By table, rows that this kind of database cannot keep exactly.
+        moved: How many locations of artifacts were written anew.
+    """
+
+    rows: dict[str, int]
+    adapted: dict[str, int]
+    moved: int = 0
+
+
+@contextmanager
+def filled(
+    uri: StoreUri,
+    content: Content,
+    moves: Moves,
+    tell: Callable[[int], None],
+    *,
+    replace: bool,
+) -> Iterator[Filled]:
+    """Fill an empty database; after the block the store is there, in one step.
+
+    Args:
+        uri: Which.
+        content: What with.
+        moves: What becomes of locations of artifacts.
+        tell: Called with how many more rows were written.
+        replace: Whether a store that is there goes.
+
+    Raises:
+        OpsError: It could not be filled, or holds something else than was written; it is as it was.
+    """
+    with filling(uri, content.tables, content.revision, replace=replace) as loader:
+        result = Filled({}, {})
+        for table in content.tables:
+            result.rows[table.name] = _load(loader, table, content.rows(table), moves, tell, result)
+        result.adapted = dict(loader.adapted)
+        yield result
+        loader.finish(upgrade=True)
+
+
+def _load(
+    loader: Loader,
+    table: Table,
+    batches: Iterator[Sequence[Row]],
+    moves: Moves,
+    tell: Callable[[int], None],
+    result: Filled,
+) -> int:
+    given = Checksum(table)
+    move = moving(table, moves) if moves else None
+
+    def rows() -> Iterator[Sequence[Row]]:
+        for batch in batches:
+            if move is not None:
+                moved = list(map(move, batch))
+                result.moved += sum(map(_differ, batch, moved))
+                batch = moved
+            given.add(batch)
+            tell(len(batch))
+            yield batch
+
+    count = loader.load(table, chain.from_iterable(rows()))
+    loader.verify(table, given)
+    return count
+
+
+def _differ(old: Row, new: Row) -> int:
+    return sum(a != b for a, b in zip(old, new, strict=True))

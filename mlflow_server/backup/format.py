@@ -1,0 +1,264 @@
+"""The names and documents of an archive: `docs/design/backup.md`. Pure."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from mlflow_server.errors import BadInputError
+from mlflow_server.store.tables import Kind
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+INDEX = "artifacts.jsonl.gz"
+SUMS = "SHA256SUMS"
+PACKS = ".packs"
+UNFINISHED = ".unfinished-"
+
+_LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_ID = rf"[0-9]{{8}}T[0-9]{{6}}Z(-{_LABEL})?"
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Checksum = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+BackupId = Annotated[str, StringConstraints(pattern=rf"^{_ID}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Scope(StrEnum):
+    """What a backup stored anew."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ColumnEntry(_Document):
+    """A column of a table, in the order of its rows' values."""
+
+    name: str
+    kind: Kind
+
+
+class TableEntry(_Document):
+    """A table of a database.
+
+    Args:
+        name: Its name.
+        file: Where its rows are, relative to the backup.
+        sha256: Of that file.
+        rows: How many there are.
+        checksum: Of all rows: see `store.tables.Checksum`.
+        columns: What a row has.
+        key: Names of the columns of its primary key.
+        known: Whether MLflow has a table of that name.
+    """
+
+    name: str
+    file: str
+    sha256: Sha256
+    rows: Count
+    checksum: Checksum
+    columns: tuple[ColumnEntry, ...]
+    key: tuple[str, ...]
+    known: bool
+
+
+class DatabaseEntry(_Document):
+    """A database.
+
+    Args:
+        dialect: What it was: `sqlite`, `postgresql` or `mysql`.
+        revision: Its schema's.
+        tables: Parents before children.
+    """
+
+    dialect: str
+    revision: str | None
+    tables: tuple[TableEntry, ...]
+
+
+class PackEntry(_Document):
+    """A tar file of artifacts.
+
+    Args:
+        file: Relative to the folder of packs.
+        size_bytes: How long it is.
+        sha256: Of all of it.
+    """
+
+    file: Annotated[str, StringConstraints(pattern=rf"^{_ID}/[0-9]{{5,}}\.tar$")]
+    size_bytes: Count
+    sha256: Sha256
+
+
+class ArtifactsEntry(_Document):
+    """The artifacts.
+
+    Args:
+        destination: Where they were, without credentials.
+        root: What `mlflow-artifacts:` stood for, in the form that locations are compared in.
+        files: How many.
+        size_bytes: Of all of them.
+        stored_files: How many of them this backup read and stored.
+        stored_bytes: And how much that was.
+    """
+
+    destination: str
+    root: str
+    files: Count
+    size_bytes: Count
+    stored_files: Count
+    stored_bytes: Count
+
+
+class Manifest(_Document):
+    """What a backup is made of.
+
+    Args:
+        format: Of the archive; readers refuse a larger one than theirs.
+        id: Name of its folder.
+        label: What its maker called it.
+        created_at: When its maker began.
+        finished_at: When everything else was written.
+        release: Of this project.
+        mlflow_version: Of the MLflow that was installed beside it.
+        scope: What was stored anew.
+        databases: By what they are: `backend`, `registry`, `auth`.
+        artifacts: None when there are none in it.
+        packs: All that its artifacts are in, also those of earlier backups.
+        warnings: What whoever restores has to know.
+    """
+
+    format: int
+    id: BackupId
+    label: str | None
+    created_at: AwareDatetime
+    finished_at: AwareDatetime
+    release: str
+    mlflow_version: str
+    scope: Scope
+    databases: Mapping[str, DatabaseEntry]
+    artifacts: ArtifactsEntry | None
+    packs: tuple[PackEntry, ...]
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> bytes:
+        """The document's bytes."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+class ArtifactEntry(_Document):
+    """A file, as a line of the index.
+
+    Args:
+        location: What it lies below, as a row has it.
+        path: From there to the file.
+        size_bytes: How long it is.
+        sha256: Of its content.
+        stamp: Tells that it was not changed since; means nothing anywhere else.
+        pack: Which pack has the content.
+        offset: From where on, bytes.
+    """
+
+    location: str
+    path: str
+    size_bytes: Count
+    sha256: Sha256
+    stamp: str
+    pack: str
+    offset: Count
+
+
+def make_id(moment: datetime, label: str | None) -> str:
+    """The name of a backup that begins now.
+
+    Args:
+        moment: Now, in UTC.
+        label: What its maker calls it.
+    """
+    return f"{moment:%Y%m%dT%H%M%SZ}" + (f"-{label}" if label else "")
+
+
+def is_id(name: str) -> bool:
+    """True for what a backup can be called."""
+    return re.fullmatch(_ID, name) is not None
+
+
+def is_label(text: str) -> bool:
+    """True for what may follow the time in the name of a backup."""
+    return re.fullmatch(_LABEL, text) is not None
+
+
+def read_manifest(content: bytes, shown: str) -> Manifest:
+    """Understand a manifest, whoever wrote it.
+
+    Args:
+        content: Of the file.
+        shown: Which file, for messages.
+
+    Raises:
+        BadInputError: It is none, or one of a newer format.
+    """
+    try:
+        head = _Head.model_validate_json(content)
+        if head.format > FORMAT:
+            raise BadInputError(
+                f"{shown}: the archive has format {head.format}, this release reads up to {FORMAT}",
+                hint="use the release that wrote it, or a newer one",
+            )
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError:
+        raise BadInputError(f"{shown}: is damaged: not the manifest of a backup") from None
+    return manifest
+
+
+class _Head(_Document):
+    format: Annotated[int, Field(ge=1)]
+
+
+def render_sums(sums: Mapping[str, str]) -> bytes:
+    """`SHA256SUMS` of files, as `sha256sum` writes it.
+
+    Args:
+        sums: Hexadecimal digests by relative path.
+    """
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items())).encode()
+
+
+def read_sums(content: bytes, shown: str) -> dict[str, str]:
+    """Understand `SHA256SUMS`.
+
+    Args:
+        content: Of the file.
+        shown: Which file, for messages.
+
+    Raises:
+        BadInputError: A line is not as `render_sums` writes them.
+    """
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = ""
+    sums = {path: digest for digest, path in _SUM_LINE.findall(text)}
+    if not sums or render_sums(sums) != content:
+        raise BadInputError(f"{shown}: is damaged")
+    return sums
+
+
+def is_inside(path: str) -> bool:
+    """True for a relative path that leads to something below where it starts."""
+    parts = path.split("/")
+    return "\0" not in path and all(part not in ("", ".", "..") for part in parts)
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal digest."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,148 @@
+"""What a backup has to remember while it works, in a temporary file: it may be much."""
+
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_server.artifacts.locations import normalised
+
+_TABLES = """
+CREATE TABLE location (
+    plain TEXT PRIMARY KEY, location TEXT NOT NULL, is_container INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE known (
+    location TEXT, path TEXT, stamp TEXT, size_bytes INTEGER, sha256 TEXT, pack TEXT, start INTEGER,
+    PRIMARY KEY (location, path)
+) WITHOUT ROWID;
+CREATE TABLE content (
+    sha256 TEXT PRIMARY KEY, pack TEXT NOT NULL, start INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Root:
+    """A location that lies in no other one.
+
+    Args:
+        plain: In the form that locations are compared in.
+        location: As a row has it.
+    """
+
+    plain: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A content that is in a pack.
+
+    Args:
+        sha256: Of it.
+        pack: Which pack.
+        offset: From where on, bytes.
+    """
+
+    sha256: str
+    pack: str
+    offset: int
+
+
+class Notes:
+    """Locations that rows name, files that the backup before has, contents that are stored.
+
+    Args:
+        root: What `mlflow-artifacts:` stands for: see `artifacts.locations.root_of`.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._folder = tempfile.TemporaryDirectory(prefix="mlflow-server-backup-")
+        self.folder = Path(self._folder.name)
+        self._database = sqlite3.connect(self.folder / "notes", isolation_level=None)
+        # It is of no use once the process has ended, however that ends.
+        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+        self._database.executescript(_TABLES)
+        self._database.execute("BEGIN")
+        self._covered: tuple[str, bool] = ("", False)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._database.close()
+        self._folder.cleanup()
+
+    # --- Locations -------------------------------------------------------------------------------
+
+    def note_location(self, location: str, *, is_container: bool) -> None:
+        """Remember that a row names a location."""
+        self._database.execute(
+            "INSERT INTO location VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET is_container = is_container AND excluded.is_container",
+            (normalised(location, self._root), location, is_container),
+        )
+
+    def iter_roots(self) -> Iterator[Root]:
+        """Locations that lie in no other one."""
+        above = None
+        query = "SELECT plain, location FROM location ORDER BY plain || '/'"
+        for plain, location in self._database.execute(query):
+            if above is None or not plain.startswith(above):
+                above = f"{plain}/"
+                yield Root(plain, location)
+
+    def is_wanted(self, folder: str) -> bool:
+        """True when a folder lies in the location of something that has files.
+
+        Args:
+            folder: In the form that locations are compared in.
+        """
+        if self._covered[0] != folder:
+            parts = folder.split("/")
+            above = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+            marks = ", ".join("?" * len(above))
+            query = f"SELECT 1 FROM location WHERE plain IN ({marks}) AND NOT is_container"  # noqa: S608
+            found = self._database.execute(query, above).fetchone()
+            self._covered = (folder, found is not None)
+        return self._covered[1]
+
+    # --- Files -----------------------------------------------------------------------------------
+
+    def note_known(self, entries: Iterable[tuple[str, str, str, int, str, str, int]]) -> None:
+        """Remember what the backup before has.
+
+        Args:
+            entries: Of each file location, path, stamp, size in bytes, digest, pack and offset.
+        """
+        self._database.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?)", entries)
+        self._database.execute(
+            "INSERT OR IGNORE INTO content SELECT sha256, pack, start FROM known"
+        )
+
+    def forget_known(self) -> None:
+        """Take nothing from the backup before."""
+        self._database.execute("DELETE FROM known")
+        self._database.execute("DELETE FROM content")
+
+    def find_known(self, location: str, path: str, stamp: str) -> tuple[int, Stored] | None:
+        """A file of the backup before, unless it was changed: its size in bytes and its content."""
+        row = self._database.execute(
+            "SELECT size_bytes, sha256, pack, start FROM known "
+            "WHERE location = ? AND path = ? AND stamp = ?",
+            (location, path, stamp),
+        ).fetchone()
+        return None if row is None else (row[0], Stored(*row[1:]))
+
+    def find_content(self, sha256: str) -> Stored | None:
+        """A content that is stored already."""
+        row = self._database.execute(
+            "SELECT sha256, pack, start FROM content WHERE sha256 = ?", (sha256,)
+        ).fetchone()
+        return None if row is None else Stored(*row)
+
+    def note_content(self, stored: Stored) -> None:
+        """Remember that a content is stored."""
+        self._database.execute(
+            "INSERT INTO content VALUES (?, ?, ?)", (stored.sha256, stored.pack, stored.offset)
+        )

@@ -1,0 +1,143 @@
+"""Artifacts in tar files: many small ones together, a large one alone."""
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mlflow_server.backup.format import PackEntry
+
+PACK_BYTES = 64 * 1024 * 1024
+_BLOCK = 512
+_END = b"\0" * 2 * _BLOCK
+# Larger sizes do not fit the eleven octal digits of the header (POSIX ustar).
+_LARGEST_OCTAL = 8**11 - 1
+
+
+class PackWriter:
+    """Puts contents into packs, one after the other.
+
+    A pack is written to a file of its own name in a folder and handed over when it is full.
+
+    Args:
+        backup_id: Whose packs they are.
+        folder: Where they are written.
+        keep: Takes a finished file to where the pack of that name belongs.
+        pack_bytes: How large a pack gets before the next one is begun.
+    """
+
+    def __init__(
+        self,
+        backup_id: str,
+        folder: Path,
+        keep: Callable[[Path, str], None],
+        pack_bytes: int = PACK_BYTES,
+    ) -> None:
+        self._backup_id = backup_id
+        self._folder = folder
+        self._keep = keep
+        self._pack_bytes = pack_bytes
+        self._open: _Pack | None = None
+        self.finished: list[PackEntry] = []
+
+    def add(self, chunks: Iterable[bytes], size_bytes: int) -> tuple[str, int]:
+        """Store a content.
+
+        Args:
+            chunks: The content, `size_bytes` long in all. When reading it fails, or it turns out
+                to be of another length, the pack is as it was before.
+            size_bytes: How long it is.
+
+        Returns:
+            Which pack it is in, and where in it.
+
+        Raises:
+            ValueError: It is of another length.
+        """
+        pack = self._open
+        if pack is not None and pack.size_bytes + size_bytes > self._pack_bytes:
+            self._finish(pack)
+            pack = None
+        if pack is None:
+            name = f"{self._backup_id}/{len(self.finished) + 1:05d}.tar"
+            pack = self._open = _Pack(name, self._folder / Path(name).name)
+        return pack.name, pack.add(chunks, size_bytes)
+
+    def close(self) -> list[PackEntry]:
+        """Finish the last pack.
+
+        Returns:
+            All of them.
+        """
+        if self._open is not None:
+            self._finish(self._open)
+        return self.finished
+
+    def _finish(self, pack: "_Pack") -> None:
+        self._open = None
+        self.finished.append(pack.finish())
+        self._keep(pack.path, pack.name)
+
+
+class _Pack:
+    """A tar file that is being written. Its members are numbered."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.path = path
+        self.size_bytes = 0
+        self._members = 0
+        self._digest = hashlib.sha256()
+        self._file = path.open("wb")
+
+    def add(self, chunks: Iterable[bytes], size_bytes: int) -> int:
+        before = self.size_bytes, self._digest.copy()
+        try:
+            self._write(_header(self._members + 1, size_bytes))
+            offset = self.size_bytes
+            for chunk in chunks:
+                self._write(chunk)
+            if self.size_bytes - offset != size_bytes:
+                raise ValueError("the content is of another length")
+            self._write(b"\0" * (-size_bytes % _BLOCK))
+        except BaseException:
+            self.size_bytes, self._digest = before
+            self._file.seek(self.size_bytes)
+            self._file.truncate()
+            raise
+        self._members += 1
+        return offset
+
+    def finish(self) -> PackEntry:
+        self._write(_END)
+        self._file.close()
+        return PackEntry(
+            file=self.name, size_bytes=self.size_bytes, sha256=self._digest.hexdigest()
+        )
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._digest.update(content)
+        self.size_bytes += len(content)
+
+
+def _header(number: int, size_bytes: int) -> bytes:
+    """The header of a member.
+
+    tarfile takes longer for it than the rest takes for a small file, so that its header is made
+    once, and the name, the size and the checksum are put in.
+    """
+    if size_bytes > _LARGEST_OCTAL:
+        member = tarfile.TarInfo(f"{number:010d}")
+        member.size = size_bytes
+        return member.tobuf(tarfile.GNU_FORMAT)
+    name, size = b"%010d" % number, b"%011o" % size_bytes
+    checksum = _TEMPLATE_SUM + sum(name) + sum(size)
+    return b"%s%s%s%s%06o%s" % (
+        name, _TEMPLATE[10:124], size, _TEMPLATE[135:148], checksum, _TEMPLATE[154:]
+    )  # fmt: skip
+
+
+# The name in the first 10 bytes, the size at 124, the checksum at 148 (eight blanks when summed).
+_TEMPLATE = tarfile.TarInfo("0" * 10).tobuf(tarfile.USTAR_FORMAT)
+_TEMPLATE_SUM = sum(_TEMPLATE[10:124]) + sum(_TEMPLATE[135:148]) + 8 * 32 + sum(_TEMPLATE[156:])

@@ -1,0 +1,219 @@
+"""Write the artifacts of a backup to where they are to be."""
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from mlflow_server.artifacts.files import Files, LocalFiles, Reader
+from mlflow_server.artifacts.locations import normalised
+from mlflow_server.backup.catalogue import Catalogue, Content
+from mlflow_server.backup.format import PACKS
+from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.places import Places
+from mlflow_server.backup.shelf import Shelf
+from mlflow_server.errors import BadInputError
+
+_SMALL_BYTES = 8 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+# A gap that is read rather than skipped with another request.
+_GAP_BYTES = 1024 * 1024
+_THREADS = 8
+_AHEAD = 32
+
+
+class Placing:
+    """Writes contents out of packs.
+
+    Args:
+        shelf: Where the packs are.
+        places: Where files may go.
+        moves: What becomes of locations.
+        progress: Called with the bytes so far, often.
+        is_resumed: A file of the right size that is there already is one of these.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        places: Places,
+        moves: Moves,
+        progress: Callable[[int], None],
+        *,
+        is_resumed: bool,
+    ) -> None:
+        self._shelf = shelf
+        self._places = places
+        self._moves = moves
+        self._progress = progress
+        self._is_resumed = is_resumed
+        self._allowed = [normalised(new, places.root) for new in moves.targets()]
+        self.files = 0
+        self.size_bytes = 0
+        self._find = lru_cache(1_024)(self._find_place)
+        self._waiting: deque[tuple[_Target, int, Future[None]]] = deque()
+        # Locations whose files have nowhere to go, with how many they are.
+        self.kept_back: Counter[str] = Counter()
+        # Files that could not be written, with the reason.
+        self.failed: list[tuple[str, str]] = []
+
+    def run(self, catalogue: Catalogue) -> None:
+        """Write everything.
+
+        Raises:
+            BadInputError: A content is not what it was.
+            OpsError: Something cannot be reached, or the disk is full.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._pool = pool
+            for pack, contents in catalogue.iter_packs():
+                with _Pack(self._shelf, pack) as source:
+                    for content in contents:
+                        self._place(source, content)
+            self._finish(0)
+
+    def _place(self, source: "_Pack", content: Content) -> None:
+        targets = list(self._targets(content))
+        if not targets:
+            return
+        if content.size_bytes > _SMALL_BYTES:
+            for target in targets:
+                chunks = source.chunks(content)
+                self._end(target, content.size_bytes, partial(self._write, target, chunks))
+            return
+        body = b"".join(source.chunks(content))
+        for target in targets:
+            write = partial(self._write, target, body)
+            if isinstance(target.files, LocalFiles):
+                self._end(target, len(body), write)
+            else:
+                self._waiting.append((target, len(body), self._pool.submit(write)))
+                self._finish(_AHEAD)
+
+    def _write(self, target: "_Target", source: bytes | Iterator[bytes]) -> None:
+        target.files.write(target.path, source)
+
+    def _finish(self, left: int) -> None:
+        while len(self._waiting) > left:
+            target, size_bytes, task = self._waiting.popleft()
+            self._end(target, size_bytes, task.result)
+
+    def _end(self, target: "_Target", size_bytes: int, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except BadInputError as err:  # a name that cannot be there
+            self.failed.append((target.shown, err.message))
+            return
+        self._count(size_bytes)
+
+    def _count(self, size_bytes: int) -> None:
+        self.files += 1
+        self.size_bytes += size_bytes
+        self._progress(self.size_bytes)
+
+    def _targets(self, content: Content) -> Iterator["_Target"]:
+        """Where a content has to go, as far as it is not there."""
+        for location, path in content.files:
+            moved, place = self._find(location)
+            shown = f"{moved}/{path}"
+            if place is None:
+                self.kept_back[location] += 1
+                continue
+            if isinstance(place, BadInputError):
+                self.failed.append((shown, place.message))
+                continue
+            files, below = place
+            target = _Target(shown, files, f"{below}/{path}" if below else path)
+            if self._is_resumed:
+                there = files.find(target.path)
+                if there is not None and there.size_bytes == content.size_bytes:
+                    self._count(content.size_bytes)
+                    continue
+            yield target
+
+    def _find_place(self, location: str) -> tuple[str, tuple[Files, str] | BadInputError | None]:
+        """What becomes of a location, and what that lies in; None when it may not be written to."""
+        moved = self._moves(location)
+        plain = normalised(moved, self._places.root)
+        if not self._may_write(plain):
+            return moved, None
+        try:
+            return moved, self._places.find(plain)
+        except BadInputError as err:
+            return moved, err
+
+    def _may_write(self, plain: str) -> bool:
+        """Only at the destination and where somebody said so: an archive may name any folder."""
+        return self._places.is_inside(plain) or any(
+            plain == allowed or plain.startswith(allowed.rstrip("/") + "/")
+            for allowed in self._allowed
+        )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a file is to be.
+
+    Args:
+        shown: For messages.
+        files: What it will lie in.
+        path: Where in there.
+    """
+
+    shown: str
+    files: Files
+    path: str
+
+
+class _Pack:
+    """A pack that is read from its beginning to its end, mostly."""
+
+    def __init__(self, shelf: Shelf, name: str) -> None:
+        self._files = shelf.files
+        self._path = f"{PACKS}/{name}"
+        self._shown = f"{shelf.shown}/{self._path}"
+        self._reader: Reader | None = None
+        self._at = 0
+
+    def __enter__(self) -> "_Pack":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def chunks(self, content: Content) -> Iterator[bytes]:
+        """A content; the end of it comes only when it is what it was.
+
+        Raises:
+            BadInputError: It is not.
+        """
+        digest = hashlib.sha256()
+        reader = self._seek(content.offset)
+        left = content.size_bytes
+        while left:
+            chunk = reader.read(min(left, _CHUNK_BYTES))
+            if not chunk:
+                raise BadInputError(f"{self._shown}: is damaged: it ends too early")
+            digest.update(chunk)
+            left -= len(chunk)
+            self._at += len(chunk)
+            if not left and digest.hexdigest() != content.sha256:
+                break
+            yield chunk
+        if digest.hexdigest() != content.sha256:
+            wrong = "/".join(content.files[0])
+            raise BadInputError(f"{self._shown}: is damaged: the content of {wrong} is another one")
+
+    def _seek(self, offset: int) -> Reader:
+        gap = offset - self._at
+        if self._reader is not None and 0 <= gap <= _GAP_BYTES:
+            self._reader.read(gap)
+        else:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = self._files.open(self._path, offset)
+        self._at = offset
+        return self._reader

@@ -1,0 +1,239 @@
+"""`restore`: an archive into an empty store and destination."""
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+
+from mlflow_server.backup.archived import content_of
+from mlflow_server.backup.catalogue import Catalogue
+from mlflow_server.backup.create import Creation, Progress
+from mlflow_server.backup.create import Request as BackupRequest
+from mlflow_server.backup.fill import Filled, filled
+from mlflow_server.backup.format import INDEX, Manifest
+from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.places import Places
+from mlflow_server.backup.placing import Placing
+from mlflow_server.backup.shelf import Shelf
+from mlflow_server.backup.targets import Arrival, is_empty, require_empty_stores
+from mlflow_server.backup.verify import Verification
+from mlflow_server.errors import BadInputError, SchemaError, SettingsError
+from mlflow_server.store.lock import exclusive
+from mlflow_server.store.revision import migration_tree
+from mlflow_server.uris import ArtifactUri, StoreUri
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to restore.
+
+    Args:
+        backup_id: Which backup.
+        databases: The targets, by what they are.
+        artifact_map: What becomes of prefixes of locations, beside what the destination says.
+        wants_artifacts: Whether artifacts are restored.
+        replaces: Whether what is in the target goes; a backup of it is made before.
+    """
+
+    backup_id: str
+    databases: Mapping[str, StoreUri]
+    artifact_map: tuple[tuple[str, str], ...] = ()
+    wants_artifacts: bool = True
+    replaces: bool = False
+
+
+@dataclass
+class Restored:
+    """What was restored, or would be.
+
+    Args:
+        manifest: Of the backup.
+        moves: From where to where locations were rewritten.
+        databases: What was put into each.
+        files: Artifacts that were written.
+        size_bytes: How much they are.
+        kept_back: Locations outside the destination, with how many files of theirs were left.
+        failed: Files that could not be written, with the reason.
+        saved_as: The backup that was made of what was in the target.
+        is_resumed: A restore of the same backup had been interrupted.
+    """
+
+    manifest: Manifest
+    moves: list[tuple[str, str]] = field(default_factory=list)
+    databases: dict[str, Filled] = field(default_factory=dict)
+    files: int = 0
+    size_bytes: int = 0
+    kept_back: Counter[str] = field(default_factory=Counter)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    saved_as: str | None = None
+    is_resumed: bool = False
+
+
+class Restoration:
+    """One restore.
+
+    Args:
+        request: Of what, and where to.
+        destination: Where artifacts are to be.
+        environ: Where credentials of object stores are.
+        shelf: Where the backup is.
+        progress: Told how far it is.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        destination: ArtifactUri,
+        environ: Mapping[str, str],
+        shelf: Shelf,
+        progress: Progress,
+    ) -> None:
+        self._request = request
+        self._destination = destination
+        self._environ = environ
+        self._shelf = shelf
+        self._progress = progress
+
+    def survey(self) -> Restored:
+        """What would be restored, when nothing is in the way.
+
+        Raises:
+            OpsError: Something is.
+        """
+        manifest = self._manifest()
+        with closing(Places(self._destination, self._environ)) as places:
+            result = self._begin(manifest, places)
+            self._require_targets(manifest, places)
+        if manifest.artifacts is not None and self._request.wants_artifacts:
+            result.files, result.size_bytes = (
+                manifest.artifacts.files,
+                manifest.artifacts.size_bytes,
+            )
+        return result
+
+    def run(self) -> Restored:
+        """Restore it.
+
+        Raises:
+            BadInputError: The archive is damaged.
+            OpsError: The target is not empty, cannot be reached or cannot be written.
+        """
+        request = self._request
+        manifest = self._manifest()
+        with ExitStack() as stack:
+            for uri in request.databases.values():
+                stack.enter_context(exclusive(uri, "restore"))
+            places = stack.enter_context(closing(Places(self._destination, self._environ)))
+            result = self._begin(manifest, places)
+            arrival = self._require_targets(manifest, places)
+            self._require_sound(manifest)
+            if request.replaces:
+                result.saved_as = self._save()
+            if arrival is not None:
+                result.is_resumed = arrival.is_resumed()
+                arrival.begin()
+                self._place(manifest, places, result)
+                arrival.settle()
+            self._fill(manifest, result)
+            if arrival is not None:
+                arrival.end()
+        return result
+
+    def _manifest(self) -> Manifest:
+        manifest = self._shelf.manifest(self._request.backup_id)
+        for name, database in manifest.databases.items():
+            if name not in self._request.databases:
+                setting = {"registry": "MLFLOW_REGISTRY_STORE_URI"}.get(name, name)
+                raise SettingsError(
+                    [f"{setting}: is not set, and the backup has a database of its own for it"],
+                    hint="set it to an empty database",
+                )
+            if database.revision is not None and database.revision not in migration_tree():
+                raise SchemaError(
+                    f"{manifest.id}: the schema revision {database.revision} is not known to this "
+                    "release; a newer MLflow wrote it",
+                    hint="use the release that wrote it, or a newer one",
+                )
+        return manifest
+
+    def _begin(self, manifest: Manifest, places: Places) -> Restored:
+        """What becomes of locations: what was at the one destination is at the other one."""
+        moves = list(self._request.artifact_map)
+        old = manifest.artifacts.root if manifest.artifacts is not None else places.root
+        if old != places.root and self._request.wants_artifacts:
+            moves.append((old, places.root))
+        return Restored(manifest, moves)
+
+    def _require_targets(self, manifest: Manifest, places: Places) -> Arrival | None:
+        if not self._request.replaces:
+            require_empty_stores(self._request.databases)
+        if manifest.artifacts is None or not self._request.wants_artifacts:
+            return None
+        files, _ = places.find(places.root)
+        arrival = Arrival(files, self._destination.shown, manifest.id)
+        if not arrival.is_resumed():
+            if not self._request.replaces:
+                arrival.require_empty()
+            arrival.require_space(manifest.artifacts.size_bytes)
+        return arrival
+
+    def _require_sound(self, manifest: Manifest) -> None:
+        found = Verification(self._shelf, manifest.id, self._progress).run(
+            has_artifacts=self._request.wants_artifacts
+        )
+        if found.problems:
+            file, problem = found.problems[0]
+            more = len(found.problems) - 1
+            raise BadInputError(
+                f"{manifest.id}: {problem or file}" + (f" (and {more} more)" if more else ""),
+                hint="nothing was changed; mlflow-server backup list shows other backups",
+            )
+
+    def _save(self) -> str | None:
+        """Make a backup of what is about to be replaced."""
+        databases = {
+            name: uri for name, uri in self._request.databases.items() if not is_empty(uri)
+        }
+        if not databases:
+            return None
+        request = BackupRequest(
+            databases, label="before-restore", wants_artifacts=self._request.wants_artifacts
+        )
+        creation = Creation(request, self._destination, self._environ, self._shelf, self._progress)
+        return creation.run_locked().id
+
+    def _place(self, manifest: Manifest, places: Places, result: Restored) -> None:
+        placing = Placing(
+            self._shelf,
+            places,
+            Moves(result.moves),
+            lambda done: self._progress("artifacts", done, manifest.artifacts.size_bytes),
+            is_resumed=result.is_resumed,
+        )
+        with closing(Catalogue()) as catalogue:
+            catalogue.add(self._shelf.lines(manifest.id, INDEX), manifest, INDEX)
+            placing.run(catalogue)
+        result.files, result.size_bytes = placing.files, placing.size_bytes
+        result.kept_back, result.failed = placing.kept_back, placing.failed
+
+    def _fill(self, manifest: Manifest, result: Restored) -> None:
+        """All databases appear at the end, one right after the other."""
+        done = 0
+        total = sum(table.rows for entry in manifest.databases.values() for table in entry.tables)
+
+        def tell(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self._progress("tables", done, total)
+
+        with ExitStack() as stack:
+            for name, entry in manifest.databases.items():
+                result.databases[name] = stack.enter_context(
+                    filled(
+                        self._request.databases[name],
+                        content_of(self._shelf, manifest.id, entry),
+                        Moves(result.moves),
+                        tell,
+                        replace=self._request.replaces,
+                    )
+                )
