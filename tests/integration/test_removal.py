@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_server.artifacts.removal import azure, gcs
+from mlflow_server.artifacts.buckets import azure, gcs
 from mlflow_server.artifacts.removal.freed import Found, Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import ExitCode, OpsError

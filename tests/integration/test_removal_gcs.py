@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlflow_server.artifacts.removal import gcs as removal
-from mlflow_server.artifacts.removal import objects
+from mlflow_server.artifacts.buckets import deleting
+from mlflow_server.artifacts.buckets import gcs as google
 from mlflow_server.artifacts.removal.freed import Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import SettingsError
@@ -37,8 +37,8 @@ def removers(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Iterator[Removers
     """Of the shelf."""
     for name, value in shelf.environ.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(objects, "_PAUSES_S", (0.01, 0.01))
-    monkeypatch.setattr(removal, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(deleting, "_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(google, "_PATIENCE_S", 1.0)
     opened = Removers(shelf.destination, shelf.environ)
     yield opened
     opened.close()

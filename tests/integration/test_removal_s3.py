@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlflow_server.artifacts.removal import objects
+from mlflow_server.artifacts.buckets import deleting
 from mlflow_server.artifacts.removal.freed import Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import SettingsError
@@ -41,7 +41,7 @@ def removers(
     for name, value in shelf.at_port(between.port).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
-    monkeypatch.setattr(objects, "_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(deleting, "_PAUSES_S", (0.01, 0.01))
     opened = Removers(shelf.destination, shelf.at_port(between.port))
     yield opened
     opened.close()

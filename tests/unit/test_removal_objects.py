@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from mlflow_server.artifacts.removal import objects
+from mlflow_server.artifacts.buckets import deleting
+from mlflow_server.artifacts.buckets.bucket import Object, Page, Refusal
 from mlflow_server.artifacts.removal.freed import Found, Freed
-from mlflow_server.artifacts.removal.objects import ObjectRemover, Refusal
+from mlflow_server.artifacts.removal.objects import ObjectRemover
 from mlflow_server.artifacts.removal.place import Place
-from mlflow_server.artifacts.removal.scan import Object, Page
 from mlflow_server.errors import UnavailableError
 from mlflow_server.uris import parse_artifacts_destination
 
@@ -129,7 +129,7 @@ def test_the_folder_of_an_id_stays_when_something_is_beside_the_location() -> No
 
 
 def test_the_first_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(deleting, "_PAUSES_S", (0.0, 0.0))
     later, never = Refusal("later", is_temporary=True), Refusal("never")
     bucket = Bucket("a/r/1", "a/r/2", "a/s/1", "a/t/1")
     bucket.refusals = [

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_server.artifacts.removal.scan import Object, Page, UnorderedError, can_scan, scan
+from mlflow_server.artifacts.buckets.bucket import Object, Page
+from mlflow_server.artifacts.removal.scan import UnorderedError, can_scan, scan
 
 ABOVE = "some/prefix/"
 

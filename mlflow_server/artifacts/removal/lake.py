@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlflow_server.artifacts.azure_client import AzureAccount
-from mlflow_server.artifacts.removal.azure import LIMITS
+from mlflow_server.artifacts.buckets.azure import LIMITS
 from mlflow_server.artifacts.removal.freed import Found, Freed
 from mlflow_server.artifacts.removal.place import Place
 from mlflow_server.errors import OpsError

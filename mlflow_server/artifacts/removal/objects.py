@@ -1,97 +1,24 @@
 """Remove what lies below prefixes of an object store, whichever it is."""
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
+from mlflow_server.artifacts.buckets.bucket import Bucket, Object
+from mlflow_server.artifacts.buckets.deleting import delete_patiently
 from mlflow_server.artifacts.removal.freed import Found, Freed
 from mlflow_server.artifacts.removal.place import Place, neighbours
-from mlflow_server.artifacts.removal.scan import Object, Page, UnorderedError, can_scan, scan
+from mlflow_server.artifacts.removal.scan import UnorderedError, can_scan, scan
 from mlflow_server.errors import OpsError
 
 THREADS = 8
 # So many run folders fill about one page of a listing.
 _NEIGHBOURS_AT_ONCE = 128
-# Between attempts to delete what could not be deleted just now.
-_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 
 # An object, and the number of the place that it lies in.
 _Hit: TypeAlias = tuple[int, Object]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why an object could not be deleted.
-
-    Args:
-        reason: A sentence.
-        is_temporary: It may go well in a moment.
-    """
-
-    reason: str
-    is_temporary: bool = False
-
-
-class Bucket(Protocol):
-    """What an object store has to be able to do; called from many threads.
-
-    Args:
-        keys_per_request: How many `delete` takes at a time.
-        can_skip: `list` knows `after`, and lists keys in their order.
-    """
-
-    keys_per_request: int
-    can_skip: bool
-
-    @property
-    def has_folders(self) -> bool:
-        """True when folders are objects too, called as they are but for the slash at the end."""
-        ...
-
-    def list(self, prefix: str, *, after: str = "", more: str | None = None) -> Page:
-        """Objects whose key begins with `prefix`.
-
-        Args:
-            prefix: What they begin with; empty for all.
-            after: Only those whose keys come after this one.
-            more: From the page before.
-
-        Raises:
-            OpsError: They cannot be listed.
-        """
-        ...
-
-    def list_folders(self, prefix: str) -> Iterator[str]:
-        """What comes between `prefix` and the next slash, of all keys that have one, once each.
-
-        Raises:
-            OpsError: They cannot be listed.
-        """
-        ...
-
-    def delete(self, keys: Sequence[str]) -> Mapping[str, Refusal]:
-        """Delete objects.
-
-        Returns:
-            Those that could not be deleted; one that was not there is deleted.
-        """
-        ...
-
-    def check(self, prefix: str) -> bool:
-        """See `Remover.check`.
-
-        Raises:
-            OpsError: See there.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give back what was opened."""
-        ...
 
 
 class ObjectRemover:
@@ -262,14 +189,7 @@ class _Deletions:
         return {key: self._waiting.pop(key) for key in keys}
 
     def _delete(self, hits: Mapping[str, _Hit]) -> None:
-        keys, refusals = list(hits), dict[str, Refusal]()
-        for pause_s in (0.0, *_PAUSES_S):
-            time.sleep(pause_s)
-            refused = self._bucket.delete(keys)
-            refusals = {**{key: refusals[key] for key in refusals.keys() - set(keys)}, **refused}
-            keys = [key for key, refusal in refused.items() if refusal.is_temporary]
-            if not keys:
-                break
+        refusals = delete_patiently(self._bucket, list(hits))
         with self._lock:
             for key, (number, each) in hits.items():
                 if key in refusals:

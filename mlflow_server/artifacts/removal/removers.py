@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlflow_server.artifacts.azure_client import is_lake
+from mlflow_server.artifacts.buckets.opening import open_bucket
 from mlflow_server.artifacts.probe import PROBE_TIMEOUT_S, require_library
 from mlflow_server.artifacts.probe.round_trip import SETTING
-from mlflow_server.artifacts.removal.azure import AzureBucket
 from mlflow_server.artifacts.removal.freed import Found, Freed, Remover
-from mlflow_server.artifacts.removal.gcs import GcsBucket
 from mlflow_server.artifacts.removal.lake import LakeRemover
 from mlflow_server.artifacts.removal.local import LocalRemover
 from mlflow_server.artifacts.removal.objects import ObjectRemover
 from mlflow_server.artifacts.removal.place import Place, is_name, place_below, place_of, root_of
-from mlflow_server.artifacts.removal.s3 import S3Bucket
 from mlflow_server.artifacts.removal.through_server import ThroughServerRemover
 from mlflow_server.deadline import DeadlineExceededError, call_within
 from mlflow_server.errors import OpsError, SettingsError, UnavailableError
@@ -172,14 +170,10 @@ class Removers:
         match store.scheme:
             case ArtifactScheme.LOCAL:
                 return LocalRemover((store.path or Path()).expanduser().absolute(), subject)
-            case ArtifactScheme.S3:
-                return ObjectRemover(S3Bucket(store.bucket, self._environ, subject))
-            case ArtifactScheme.GCS:
-                return ObjectRemover(GcsBucket(store.bucket, self._environ, subject))
-            case ArtifactScheme.AZURE:
-                if is_lake(store):
-                    return LakeRemover(store, self._environ, subject)
-                return ObjectRemover(AzureBucket(store, self._environ, subject))
+            case ArtifactScheme.AZURE if is_lake(store):
+                return LakeRemover(store, self._environ, subject)
+            case ArtifactScheme.S3 | ArtifactScheme.GCS | ArtifactScheme.AZURE:
+                return ObjectRemover(open_bucket(store, self._environ, subject))
             case ArtifactScheme.PROXY:
                 return ThroughServerRemover(store.bucket, self._environ)
             case _:

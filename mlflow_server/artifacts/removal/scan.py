@@ -1,38 +1,9 @@
 """Find the objects of many neighbouring folders with few listings. Pure."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-
-@dataclass(frozen=True, slots=True)
-class Object:
-    """One object of a store.
-
-    Args:
-        key: Its whole name.
-        size_bytes: Of its content.
-        written_s: When it was written last, in seconds since the epoch.
-        is_folder: It only stands for a folder, which goes after everything in it.
-    """
-
-    key: str
-    size_bytes: int
-    written_s: float | None
-    is_folder: bool = False
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some objects in the order of the store.
-
-    Args:
-        objects: About a thousand at most.
-        more: What to give the store for the next page; None after the last one.
-    """
-
-    objects: Sequence[Object]
-    more: str | None
+from mlflow_server.artifacts.buckets.bucket import Object, Page
 
 
 class UnorderedError(Exception):

@@ -1,4 +1,4 @@
-"""Remove prefixes of a container of Azure Blob Storage, 256 blobs a request."""
+"""A container of Azure Blob Storage."""
 
 import contextlib
 import uuid
@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from mlflow_server.artifacts.azure_client import AzureAccount
-from mlflow_server.artifacts.removal.objects import Refusal
-from mlflow_server.artifacts.removal.scan import Object, Page
+from mlflow_server.artifacts.buckets.bucket import Object, Page, Refusal
 from mlflow_server.errors import OpsError
 from mlflow_server.uris import ArtifactUri
 

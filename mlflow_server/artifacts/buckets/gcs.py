@@ -1,4 +1,4 @@
-"""Remove prefixes of a bucket of Google Cloud Storage, 100 objects a request."""
+"""A bucket of Google Cloud Storage."""
 
 import contextlib
 import uuid
@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from mlflow_server.artifacts.buckets.bucket import Object, Page, Refusal
 from mlflow_server.artifacts.gcs_client import explained, make_client
-from mlflow_server.artifacts.removal.objects import Refusal
-from mlflow_server.artifacts.removal.scan import Object, Page
 from mlflow_server.errors import OpsError, UnavailableError
 
 _TIMEOUTS_S = (5, 60)

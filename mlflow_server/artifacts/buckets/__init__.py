@@ -1,0 +1,1 @@
+"""Buckets of object stores: list, delete, read and write, whichever it is."""

@@ -1,0 +1,255 @@
+"""The files of a folder of a local disk."""
+
+import contextlib
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from mlflow_server.artifacts.content import Source, chunks_of
+from mlflow_server.artifacts.files.disk_failures import explain
+from mlflow_server.artifacts.files.files import File, OnSkip, check_folder, check_path
+from mlflow_server.artifacts.files.folders import (
+    make_folder,
+    open_folder,
+    open_to_list,
+    opened,
+    sync_folder,
+)
+from mlflow_server.artifacts.files.local_reader import LocalReader, file_of
+from mlflow_server.artifacts.removal.local import TRASH
+from mlflow_server.artifacts.removal.tree import purge
+from mlflow_server.artifacts.shown import shown
+from mlflow_server.errors import BadInputError, OpsError
+
+# Without O_NONBLOCK a named pipe would be waited for.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# What is being written, and what a killed writer has left, is called so and listed nowhere.
+_ASIDE = ".mlflow-server-part-"
+
+
+class LocalFiles:
+    """See `Files`. No state is kept, and no link is followed but one to the root.
+
+    Args:
+        root: The folder; it comes into being with the first file.
+        subject: How messages begin.
+    """
+
+    def __init__(self, root: Path, subject: str) -> None:
+        self.root = root
+        self._root = os.fspath(root)
+        self._subject = subject
+
+    def walk(self, below: str = "", *, on_skip: OnSkip | None = None) -> Iterator[File]:
+        """See `Files`."""
+        waiting = [iter(self._list(check_folder(below), on_skip))]
+        while waiting:
+            for entry in waiting[-1]:
+                if isinstance(entry, File):
+                    yield entry
+                else:
+                    waiting.append(iter(self._list(entry, on_skip)))
+                    break
+            else:
+                waiting.pop()
+
+    def find(self, path: str) -> File | None:
+        """See `Files`."""
+        above, _, name = check_path(path).rpartition("/")
+        try:
+            with opened(self._root, above) as folder:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as err:
+            raise self._explain(path, err) from None
+        return file_of(path, status) if stat.S_ISREG(status.st_mode) else None
+
+    def folders(self, below: str = "") -> Iterator[str]:
+        """See `Files`; sorted."""
+        for entry in self._list(check_folder(below), None):
+            if not isinstance(entry, File):
+                yield entry.rpartition("/")[2]
+
+    def open(self, path: str, start: int = 0) -> LocalReader:
+        """See `Files`."""
+        descriptor = self._open(path)
+        try:
+            return LocalReader(
+                descriptor, path, self._show(path), start, lambda err: self._explain(path, err)
+            )
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def read(self, path: str) -> bytes:
+        """See `Files`."""
+        with self.open(path) as reader:
+            return reader.read()
+
+    def write(
+        self, path: str, source: Source, size_bytes: int | None = None, *, durable: bool = False
+    ) -> None:
+        """See `Files`."""
+        above, _, name = check_path(path).rpartition("/")
+        if "//" in path:
+            raise BadInputError(f"{self._show(path)}: a folder without a name cannot be on a disk")
+        chunks = chunks_of(source, size_bytes, self._show(path))
+        aside = f"{_ASIDE}{uuid.uuid4().hex}"
+        with contextlib.ExitStack() as stack:
+            with self._writing(path):
+                folder = make_folder(self._root, above, durable=durable)
+                stack.callback(os.close, folder)
+                descriptor = os.open(aside, _WRITE, 0o666, dir_fd=folder)
+            try:
+                self._fill(descriptor, path, chunks, durable=durable)
+                with self._writing(path):
+                    os.rename(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(aside, dir_fd=folder)
+                raise
+            if durable:
+                with self._writing(path):
+                    sync_folder(folder)
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """See `Files`."""
+        failures: list[OpsError] = []
+        for path in paths:
+            above, _, name = check_path(path).rpartition("/")
+            try:
+                with opened(self._root, above) as folder:
+                    os.unlink(name, dir_fd=folder)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except (OSError, ValueError) as err:
+                failures.append(self._explain(path, err, writes=True))
+        if failures:
+            raise failures[0]
+
+    def remove_tree(self, below: str) -> None:
+        """See `Files`."""
+        above, _, name = check_path(below).rpartition("/")
+        try:
+            with opened(self._root, above) as folder:
+                purge(name, folder)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as err:
+            raise self._explain(below, err, writes=True) from None
+
+    def publish(self, hidden: str, visible: str) -> None:
+        """Rename a folder; afterwards it is there with all that is in it, even after a crash.
+
+        Args:
+            hidden: The folder as it is called.
+            visible: As it will be; nothing is there yet.
+
+        Raises:
+            BadInputError: Something is there.
+            OpsError: It cannot be renamed.
+        """
+        above, _, name = check_path(hidden).rpartition("/")
+        above_visible, _, name_visible = check_path(visible).rpartition("/")
+        with (
+            self._writing(visible),
+            opened(self._root, above) as source,
+            opened(self._root, above_visible) as target,
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(name_visible, dir_fd=target, follow_symlinks=False)
+                raise BadInputError(f"{self._show(visible)} is there already")
+            os.rename(name, name_visible, src_dir_fd=source, dst_dir_fd=target)
+            sync_folder(source)
+            sync_folder(target)
+
+    def close(self) -> None:
+        """See `Files`: nothing is open."""
+
+    def _list(self, folder: str, on_skip: OnSkip | None) -> list[File | str]:
+        """The files in a folder, and the paths of the folders in it, as they come in a walk."""
+        found: list[tuple[str, File | str]] = []
+        prefix = f"{folder}/" if folder else ""
+        try:
+            with self._entries(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if entry.is_file(follow_symlinks=False):
+                        if not name.startswith(_ASIDE):
+                            with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+                                status = entry.stat(follow_symlinks=False)
+                                found.append((name, file_of(prefix + name, status)))
+                    elif entry.is_dir(follow_symlinks=False):
+                        if prefix or name != TRASH:
+                            # So that `a-b` comes before `a/c`, as in a bucket.
+                            found.append((f"{name}/", prefix + name))
+                    elif on_skip is not None:
+                        kind = "a symbolic link" if entry.is_symlink() else "no file and no folder"
+                        message = f"{self._show(prefix + name)} is {kind}"
+                        on_skip(prefix + name, BadInputError(message))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except (OSError, ValueError) as err:
+            failure = self._explain(folder, err)
+            if on_skip is None:
+                raise failure from None
+            on_skip(folder, failure)
+        found.sort()
+        return [entry for _, entry in found]
+
+    @contextlib.contextmanager
+    def _entries(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with opened(self._root, folder) as passage:
+            listed = open_to_list(passage)
+        try:
+            with os.scandir(listed) as entries:
+                yield entries
+        finally:
+            os.close(listed)
+
+    def _open(self, path: str) -> int:
+        above, _, name = check_path(path).rpartition("/")
+        try:
+            folder = open_folder(self._root, above)
+            try:
+                return os.open(name, _READ, dir_fd=folder)
+            finally:
+                os.close(folder)
+        except (OSError, ValueError) as err:
+            raise self._explain(path, err) from None
+
+    def _fill(self, descriptor: int, path: str, chunks: Iterable[bytes], *, durable: bool) -> None:
+        try:
+            for chunk in chunks:
+                with self._writing(path):
+                    left = memoryview(chunk)
+                    while left:
+                        left = left[os.write(descriptor, left) :]
+            if durable:
+                with self._writing(path):
+                    os.fsync(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        with self._writing(path):  # some network disks say only now that they are full
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _writing(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as err:
+            raise self._explain(path, err, writes=True) from None
+
+    def _explain(self, path: str, err: OSError | ValueError, *, writes: bool = False) -> OpsError:
+        return explain(self._subject, self._full(path), err, writes=writes)
+
+    def _show(self, path: str) -> str:
+        return f"{self._subject}: {shown(f'{self._root}/{path}')}"
+
+    def _full(self, path: str) -> str:
+        return f"{self._root}/{path}" if path else self._root

@@ -1,0 +1,101 @@
+"""Read a file of a local disk, and notice when somebody writes to it meanwhile."""
+
+import os
+import stat
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from mlflow_server.artifacts.content import ChangedError
+from mlflow_server.artifacts.files.files import File
+from mlflow_server.errors import BadInputError, OpsError
+
+# The most that one call reads on Linux is 2 GiB; a part of it keeps what is asked for together.
+_MOST_AT_ONCE = 1 << 30
+
+
+def file_of(path: str, status: os.stat_result) -> File:
+    """A file on a disk.
+
+    The time of its content can be set to anything, as copying tools do; the time of its entry
+    cannot, and renaming another file over it changes that, too.
+    """
+    stamp = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+    return File(path, status.st_size, stamp)
+
+
+class LocalReader:
+    """See `Reader`.
+
+    Args:
+        descriptor: Of the open file; closed with this.
+        path: Below the folder that was opened.
+        at: In full, for messages.
+        start: The first byte that is wanted.
+        explain: Says what a failure means.
+
+    Raises:
+        BadInputError: It is no file.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        path: str,
+        at: str,
+        start: int,
+        explain: Callable[[OSError], OpsError],
+    ) -> None:
+        self._descriptor = descriptor
+        self._name = at
+        self._explain = explain
+        self._status = os.fstat(descriptor)
+        if not stat.S_ISREG(self._status.st_mode):
+            raise BadInputError(f"{at} is no file")
+        self._at = min(start, self._status.st_size)
+        if start:
+            os.lseek(descriptor, self._at, os.SEEK_SET)
+        self.file = file_of(path, self._status)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """See `Reader`."""
+        left = self._status.st_size - self._at
+        if 0 <= size < left:
+            left = size
+        pieces = []
+        try:
+            while left:
+                piece = os.read(self._descriptor, min(left, _MOST_AT_ONCE))
+                if not piece:
+                    raise self._changed()
+                pieces.append(piece)
+                left -= len(piece)
+                self._at += len(piece)
+            # Also for those who do not ask again when they have all that was told.
+            if self._at == self._status.st_size and self._is_changed():
+                raise self._changed()
+        except OSError as err:
+            raise self._explain(err) from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """See `Reader`."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_changed(self) -> bool:
+        now = os.fstat(self._descriptor)
+        then = self._status
+        return now.st_size != then.st_size or now.st_mtime_ns != then.st_mtime_ns
+
+    def _changed(self) -> ChangedError:
+        return ChangedError(f"{self._name} was changed while it was read")
