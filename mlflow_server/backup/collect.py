@@ -12,17 +12,15 @@ from pydantic import ValidationError
 
 from mlflow_server.artifacts.files import (
     ChangedError,
-    File,
-    Files,
     LocalFiles,
-    OnSkip,
     VanishedError,
 )
 from mlflow_server.backup.format import INDEX, ArtifactEntry
-from mlflow_server.backup.notes import Notes, Root, Stored
+from mlflow_server.backup.notes import Notes, Stored
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
-from mlflow_server.errors import BadInputError, OpsError, PermissionDeniedError, SettingsError
+from mlflow_server.backup.wanted import Found, iter_files
+from mlflow_server.errors import BadInputError, PermissionDeniedError
 
 # Up to this size a content is read as a whole: it may turn out to be stored already.
 _SMALL_BYTES = 8 * 1024 * 1024
@@ -82,12 +80,12 @@ class Collector:
 
     def survey(self) -> Collected:
         """Only count: what there is, and what would be read and stored."""
-        for root, _, file in self._iter_files():
+        for found in iter_files(self._notes, self._places, self.result.failed):
             self.result.files += 1
-            self.result.size_bytes += file.size_bytes
-            if not self._is_known(root, file):
+            self.result.size_bytes += found.file.size_bytes
+            if self._find_known(found) is None:
                 self.result.stored_files += 1
-                self.result.stored_bytes += file.size_bytes
+                self.result.stored_bytes += found.file.size_bytes
         return self.result
 
     def collect(self, packs: PackWriter, index: Index) -> Collected:
@@ -99,81 +97,53 @@ class Collector:
         """
         self._packs = packs
         with ThreadPoolExecutor(_THREADS) as pool:
-            for root, files, file, content in self._read_ahead(pool):
+            for found, content in self._read_ahead(pool):
                 try:
-                    size_bytes, stored = self._store(root, files, file, content)
+                    size_bytes, stored = self._store(found, content)
                 except VanishedError:
-                    self._note(self.result.passing, root, file, "vanished while it was read")
+                    self.result.passing.append((found.shown, "vanished while it was read"))
                 except ChangedError:
-                    self._note(self.result.passing, root, file, "changed while it was read")
+                    self.result.passing.append((found.shown, "changed while it was read"))
                 except (PermissionDeniedError, BadInputError) as err:
-                    self._note(self.result.failed, root, file, err.message)
+                    self.result.failed.append((found.shown, err.message))
                 else:
                     self.result.files += 1
                     self.result.size_bytes += size_bytes
                     self.result.packs.add(stored.pack)
                     self._progress(self.result.size_bytes)
-                    index.write(_line(root, file, size_bytes, stored))
+                    index.write(_line(found, size_bytes, stored))
         return self.result
 
-    def _iter_files(self) -> Iterator[tuple[Root, Files, File]]:
-        for root in self._notes.iter_roots():
-            try:
-                files, below = self._places.find(root.plain)
-                start = f"{below}/" if below else ""
-                is_whole = self._notes.is_wanted(root.plain)
-                for file in files.walk(below, on_skip=self._skip(root)):
-                    path = file.path[len(start) :]
-                    folder = path.rpartition("/")[0]
-                    where = f"{root.plain}/{folder}" if folder else root.plain
-                    if is_whole or self._notes.is_wanted(where):
-                        yield root, files, File(path, file.size_bytes, file.stamp)
-            except (OpsError, SettingsError) as err:
-                if self._places.is_inside(root.plain):
-                    raise
-                self.result.failed.append((root.location, err.message))
-
-    def _skip(self, root: Root) -> OnSkip:
-        def note(path: str, reason: OpsError) -> None:
-            self.result.failed.append((f"{root.location}: {path}", reason.message))
-
-        return note
-
-    def _read_ahead(
-        self, pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[Root, Files, File, Future[bytes] | None]]:
+    def _read_ahead(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Found, Future[bytes] | None]]:
         """Every file; the small ones of object stores are being read already."""
-        waiting: deque[tuple[Root, Files, File, Future[bytes] | None]] = deque()
-        for root, files, file in self._iter_files():
+        waiting: deque[tuple[Found, Future[bytes] | None]] = deque()
+        for found in iter_files(self._notes, self._places, self.result.failed):
+            is_remote = not isinstance(found.files, LocalFiles)
+            is_small = found.file.size_bytes <= _SMALL_BYTES
             content = None
-            is_remote = not isinstance(files, LocalFiles)
-            if is_remote and file.size_bytes <= _SMALL_BYTES and not self._is_known(root, file):
-                content = pool.submit(files.read, _path(files, self._places, root, file))
-            waiting.append((root, files, file, content))
-            if len(waiting) > (_AHEAD if is_remote else 0):
+            if is_remote and is_small and self._find_known(found) is None:
+                content = pool.submit(found.files.read, found.path)
+            waiting.append((found, content))
+            while len(waiting) > (_AHEAD if is_remote else 0):
                 yield waiting.popleft()
         yield from waiting
 
-    def _is_known(self, root: Root, file: File) -> bool:
-        return self._notes.find_known(root.location, file.path, file.stamp) is not None
+    def _find_known(self, found: Found) -> tuple[int, Stored] | None:
+        return self._notes.find_known(found.root.location, found.file.path, found.file.stamp)
 
-    def _store(
-        self, root: Root, files: Files, file: File, content: Future[bytes] | None
-    ) -> tuple[int, Stored]:
-        known = self._notes.find_known(root.location, file.path, file.stamp)
-        if known is not None:
+    def _store(self, found: Found, content: Future[bytes] | None) -> tuple[int, Stored]:
+        if (known := self._find_known(found)) is not None:
             return known
-        path = _path(files, self._places, root, file)
-        if file.size_bytes <= _SMALL_BYTES:
-            return self._store_small(content.result() if content else files.read(path))
+        if found.file.size_bytes <= _SMALL_BYTES:
+            return self._store_small(content.result() if content else found.files.read(found.path))
         try:
-            return self._store_large(files, path, file.size_bytes)
+            return self._store_large(found, found.file.size_bytes)
         except ChangedError:
             # Once more, as it is now: whoever wrote it may be done.
-            found = files.find(path)
-            if found is None:
-                raise VanishedError(path) from None
-            return self._store_large(files, path, found.size_bytes)
+            again = found.files.find(found.path)
+            if again is None:
+                raise VanishedError(found.shown) from None
+            return self._store_large(found, again.size_bytes)
 
     def _store_small(self, content: bytes) -> tuple[int, Stored]:
         digest = hashlib.sha256(content).hexdigest()
@@ -184,11 +154,11 @@ class Collector:
             stored = self._remember(Stored(digest, pack, offset), len(content))
         return len(content), stored
 
-    def _store_large(self, files: Files, path: str, size_bytes: int) -> tuple[int, Stored]:
+    def _store_large(self, found: Found, size_bytes: int) -> tuple[int, Stored]:
         digest = hashlib.sha256()
 
         def chunks() -> Iterator[bytes]:
-            with files.open(path) as reader:
+            with found.files.open(found.path) as reader:
                 while chunk := reader.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     self.result.read_bytes += len(chunk)
@@ -198,7 +168,7 @@ class Collector:
         try:
             pack, offset = self._packs.add(chunks(), size_bytes)
         except ValueError:
-            raise ChangedError(path) from None
+            raise ChangedError(found.shown) from None
         stored = Stored(digest.hexdigest(), pack, offset)
         if self._notes.find_content(stored.sha256) is None:
             self._remember(stored, size_bytes)
@@ -210,22 +180,14 @@ class Collector:
         self.result.stored_bytes += size_bytes
         return stored
 
-    def _note(self, where: list[tuple[str, str]], root: Root, file: File, reason: str) -> None:
-        where.append((f"{root.location}/{file.path}", reason))
 
-
-def _path(files: Files, places: Places, root: Root, file: File) -> str:
-    below = places.find(root.plain)[1]
-    return f"{below}/{file.path}" if below else file.path
-
-
-def _line(root: Root, file: File, size_bytes: int, stored: Stored) -> bytes:
+def _line(found: Found, size_bytes: int, stored: Stored) -> bytes:
     entry = {
-        "location": root.location,
-        "path": file.path,
+        "location": found.root.location,
+        "path": found.file.path,
         "size_bytes": size_bytes,
         "sha256": stored.sha256,
-        "stamp": file.stamp,
+        "stamp": found.file.stamp,
         "pack": stored.pack,
         "offset": stored.offset,
     }

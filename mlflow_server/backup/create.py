@@ -26,11 +26,11 @@ from mlflow_server.backup.format import (
     TableEntry,
     make_id,
 )
-from mlflow_server.backup.locations import places_of
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf, Stage
+from mlflow_server.backup.wanted import note_all, noting
 from mlflow_server.errors import BadInputError, UnavailableError
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import Snapshot, snapshot
@@ -117,9 +117,7 @@ class Creation:
             for name, uri in self._request.databases.items():
                 with snapshot(uri) as shot:
                     created.rows[name] = {table.name: shot.count(table) for table in shot.tables}
-                    for table in shot.tables:
-                        if (find := places_of(table)) is not None:
-                            self._note_locations(notes, find, shot.rows(table))
+                    note_all(notes, shot)
             if places is not None:
                 created.artifacts = Collector(notes, places, self._tell_bytes).survey()
         return created
@@ -226,12 +224,12 @@ class Creation:
     ) -> TableEntry:
         file = f"tables/{database}/{quote(table.name, safe='')}.jsonl.gz"
         checksum = Checksum(table)
-        find = places_of(table) if self._request.wants_artifacts else None
+        note = noting(notes, table) if self._request.wants_artifacts else None
         with _compressed(stage.folder / file) as (lines, digest):
             for rows in batches:
                 lines.write(b"".join(checksum.add(rows)))
-                if find is not None:
-                    self._note_locations(notes, find, [rows])
+                if note is not None:
+                    note(rows)
                 tell(len(rows))
         return TableEntry(
             name=table.name,
@@ -245,14 +243,6 @@ class Creation:
             key=table.key,
             known=table.known,
         )
-
-    def _note_locations(
-        self, notes: Notes, find: Callable[[Row], Iterator], batches: Iterable[list[Row]]
-    ) -> None:
-        for rows in batches:
-            for row in rows:
-                for place in find(row):
-                    notes.note_location(place.location, is_container=place.is_container)
 
     # --- Artifacts -------------------------------------------------------------------------------
 

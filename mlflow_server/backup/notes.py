@@ -120,6 +120,12 @@ class Notes:
             "INSERT OR IGNORE INTO content SELECT sha256, pack, start FROM known"
         )
 
+    def note_copied(self, location: str, path: str, stamp: str) -> None:
+        """Remember a file as it was when it was copied."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, 0, '', '', 0)", (location, path, stamp)
+        )
+
     def forget_known(self) -> None:
         """Take nothing from the backup before."""
         self._database.execute("DELETE FROM known")

@@ -24,8 +24,6 @@ from mlflow_server.cli.shared import (
 from mlflow_server.errors import (
     BusyError,
     OpsError,
-    SchemaError,
-    UnavailableError,
     UsageError,
 )
 from mlflow_server.settings.load import LoadedSettings, Source
@@ -199,6 +197,7 @@ def command(
     if metrics_file is not None and not metrics_file.absolute().parent.is_dir():
         raise click.BadParameter("its folder does not exist", param_hint="--metrics-file")
     loaded = load(context, options)
+    from mlflow_server.cli.store import require_store
     from mlflow_server.gc.execute import Collection
     from mlflow_server.gc.request import Request
     from mlflow_server.gc.workspace import choose_workspace
@@ -207,8 +206,8 @@ def command(
     environ = {**os.environ, **_server_variables(loaded)}
     uri, registry = loaded.settings.store.backend, loaded.settings.store.registry
     if registry is not None:
-        _require_head(registry)
-    _require_head(uri)
+        require_store(registry, needs_head=True)
+    require_store(uri, needs_head=True)
     request = Request(
         older_than_s=loaded.settings.gc.ttl,
         experiment_ids=tuple(int(text) for text in experiment_ids),
@@ -339,19 +338,3 @@ def _bold_variables() -> list[str]:
         for name in _BOLD
         if ctx.params.get(name) and ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT
     ]
-
-
-def _require_head(uri: "StoreUri") -> None:
-    from mlflow_server.store.engine import sqlite_path
-    from mlflow_server.store.revision import SchemaState, read_store_status, require_usable
-
-    if uri.is_sqlite and not sqlite_path(uri).exists():
-        raise UnavailableError(
-            f"{uri.shown}: the file does not exist", hint=f"point {uri.setting} at the store"
-        )
-    status = read_store_status(uri)
-    require_usable(status, uri)
-    if status.state is SchemaState.EMPTY:
-        raise SchemaError(
-            f"{uri.shown}: the database is empty", hint="mlflow-server serve initialises it"
-        )

@@ -1,6 +1,5 @@
 """Entry point: find the command, run it, turn a failure into one sentence and an exit code."""
 
-import difflib
 import importlib
 import itertools
 import os
@@ -13,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from mlflow_server import __version__
+from mlflow_server.cli.groups import Group
 from mlflow_server.cli.shared import Context, Formatter, common_options
 from mlflow_server.errors import ExitCode, OpsError, SettingsError
 from mlflow_server.log import Redactor
@@ -27,6 +27,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Maintain": {
         "gc": ("gc", "Purge what was deleted longer ago than the TTL: rows and files."),
+        "backup": ("backup", "Make, list, verify and prune backups of database and artifacts."),
+        "restore": ("restore", "Restore a backup into an empty store."),
+    },
+    "Move data": {
+        "migrate": ("migrate", "Move the store into another database, its artifacts elsewhere."),
     },
     "Inspect": {
         "doctor": ("doctor", "Check everything the server needs, each finding with its fix."),
@@ -49,7 +54,7 @@ class _NobodyReads(BaseException):
     """Whoever read stdout has left; click would make an exit code of its own of that."""
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The command group: grouped help, commands imported on demand, near misses named."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -78,20 +83,6 @@ class Commands(click.Group):
                 command: click.Command = module.command
                 return command
         return None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one was probably meant."""
-        name = args[0]
-        if name not in self.list_commands(ctx):
-            # Half of the letters: one of two may be wrong.
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {name!r}.{hint}")
-        context = ctx.ensure_object(Context)
-        context.command = name
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by section, without importing any."""

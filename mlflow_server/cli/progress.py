@@ -3,10 +3,12 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mlflow_server.cli.shared import Context
+from mlflow_server.units import render_size
 
 log = logging.getLogger(__name__)
 
@@ -66,3 +68,74 @@ def _lines(titles: tuple[str, ...]) -> Callable[..., None]:
         log.info("%s", ", ".join(parts))
 
     return update
+
+
+@contextmanager
+def show_phases(context: Context, in_bytes: Collection[str]) -> Iterator[Callable[..., None]]:
+    """Show how far each of several things is that are done one after the other.
+
+    Args:
+        context: Says whether anything is to be seen.
+        in_bytes: Names of those that are measured in bytes.
+
+    Yields:
+        What to call with the name of the phase, how far it is, and how far it is at the end or
+        None; may be called often.
+    """
+    if context.verbosity < 0:
+        yield lambda phase, done, total: None
+    elif sys.stderr.isatty() and not context.json:
+        with _phase_bars(context, in_bytes) as update:
+            yield update
+    else:
+        yield _phase_lines(in_bytes)
+
+
+@contextmanager
+def _phase_bars(context: Context, in_bytes: Collection[str]) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+
+    console = Console(stderr=True, no_color=not context.wants_color())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        Elapsed(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(phase: str, done: int, total: int | None) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=None, amount="")
+            amount = _amount(done, total, is_bytes=phase in in_bytes)
+            bars.update(tasks[phase], completed=done, total=total, amount=amount)
+
+        yield update
+
+
+def _phase_lines(in_bytes: Collection[str]) -> Callable[..., None]:
+    started: dict[str, float] = {}
+    told_at = time.monotonic()
+
+    def update(phase: str, done: int, total: int | None) -> None:
+        nonlocal told_at
+        now = time.monotonic()
+        begun = started.setdefault(phase, now)
+        if now - told_at < _LINE_EVERY_S:
+            return
+        told_at = now
+        text = f"{phase} {_amount(done, total, is_bytes=phase in in_bytes)}"
+        if total and 0 < done < total:
+            text += f", about {(now - begun) * (total - done) / done:.0f} s left"
+        log.info("%s", text)
+
+    return update
+
+
+def _amount(done: int, total: int | None, *, is_bytes: bool) -> str:
+    shown = [render_size(n) if is_bytes else str(n) for n in (done, total) if n is not None]
+    return " of ".join(shown)

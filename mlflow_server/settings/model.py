@@ -282,6 +282,19 @@ class GcSettings(_Group):
     ] = 30 * 86_400.0
 
 
+class BackupSettings(_Group):
+    """Backups."""
+
+    destination: Annotated[
+        Destination | None,
+        Setting(
+            "TRACKING_SERVER_BACKUPS",
+            "--to",
+            "Folder or object store that backups are in.",
+        ),
+    ] = None
+
+
 class LogSettings(_Group):
     """Logs."""
 
@@ -320,6 +333,7 @@ class Settings(_Group):
     server: ServerSettings = ServerSettings()
     client: ClientSettings = ClientSettings()
     gc: GcSettings = GcSettings()
+    backup: BackupSettings = BackupSettings()
     log: LogSettings = LogSettings()
     secrets: SecretsSettings = SecretsSettings()
 
