@@ -248,8 +248,17 @@ def connect(uri: StoreUri, *, application_name: str = APPLICATION_NAME) -> Itera
     """A connection for looking; every failure comes out as an `OpsError` without credentials."""
     engine = create_engine(uri, application_name=application_name)
     try:
-        with engine.connect() as connection:
+        with explained(uri), engine.connect() as connection:
             yield connection
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def explained(uri: StoreUri) -> Iterator[None]:
+    """What a database raises within comes out as an `OpsError` without credentials."""
+    try:
+        yield
     except OpsError:
         raise
     except Exception as err:
@@ -257,8 +266,6 @@ def connect(uri: StoreUri, *, application_name: str = APPLICATION_NAME) -> Itera
         if failure is None:
             raise
         raise failure from None
-    finally:
-        engine.dispose()
 
 
 # Text of a driver's message (lower case) -> what it means. The first that fits counts.
@@ -310,7 +317,7 @@ def explain_failure(uri: StoreUri, err: BaseException) -> OpsError | None:
             f"{uri.shown}: no answer from the database within {CONNECT_TIMEOUT_S} s",
             hint="check host, port and firewall; mlflow-server doctor looks again",
         )
-    if not isinstance(err, SQLAlchemyError | OSError):
+    if not isinstance(err, SQLAlchemyError | OSError) and not _is_of_driver(uri, err):
         return None
     text = str(getattr(err, "orig", None) or err).lower()
     if any(words in text for words in _NO_DATABASE) and (
@@ -336,6 +343,15 @@ def explain_failure(uri: StoreUri, err: BaseException) -> OpsError | None:
         )
     kind = type(getattr(err, "orig", None) or err).__name__
     return UnavailableError(f"{uri.shown}: the database answered with an error ({kind})")
+
+
+def _is_of_driver(uri: StoreUri, err: BaseException) -> bool:
+    """True for what a driver raises when SQLAlchemy is not in between."""
+    modules = {module.partition(".")[0] for module, _ in DRIVERS[uri.dialect].values()}
+    return any(
+        kind.__name__ == "Error" and kind.__module__.partition(".")[0] in modules
+        for kind in type(err).__mro__
+    )
 
 
 def _reason_unreachable(text: str) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _ASSIGNMENT = re.compile(r"^(revision|down_revision)(?:\s*:[^=]+)?\s*=\s*(.+?)\s*$", re.MULTILINE)
+_TABLE_NAME = re.compile(r"(?:^    __tablename__ = |create_table\(\s*)\"(\w+)\"", re.MULTILINE)
+VERSION_TABLE = "alembic_version"
 OWN_TABLE_PREFIX = "tracking_server_"
 # There while a database that cannot take DDL back is being initialised (schema.py).
 UNFINISHED_TABLE = OWN_TABLE_PREFIX + "initialising"
@@ -54,6 +56,29 @@ class SchemaStatus:
     pending: tuple[str, ...] = ()
 
 
+def _mlflow_folder() -> Path:
+    spec = importlib.util.find_spec("mlflow")
+    if spec is None or spec.origin is None:
+        raise InternalError("MLflow is not installed", hint="pip install mlflow==3.17.2")
+    return Path(spec.origin).parent
+
+
+@functools.cache
+def mlflow_tables() -> frozenset[str]:
+    """The names of all tables that MLflow's schema has at any revision that is known here.
+
+    Raises:
+        InternalError: MLflow is not installed, or its models look different.
+    """
+    store = _mlflow_folder() / "store"
+    places = ("db/*.py", "db_migrations/versions/*.py", "*/dbmodels/*.py")
+    files = [path for place in places for path in store.glob(place)]
+    names = {name for path in files for name in _TABLE_NAME.findall(path.read_text("utf-8"))}
+    if not {"experiments", "runs", "metrics"} <= names:
+        raise InternalError("the models of the installed MLflow cannot be read")
+    return frozenset(names)
+
+
 @functools.cache
 def migration_tree() -> Mapping[str, str | None]:
     """Each revision of the installed MLflow with the revision before it (None for the first).
@@ -61,11 +86,8 @@ def migration_tree() -> Mapping[str, str | None]:
     Raises:
         InternalError: MLflow is not installed, or its migrations look different.
     """
-    spec = importlib.util.find_spec("mlflow")
-    if spec is None or spec.origin is None:
-        raise InternalError("MLflow is not installed", hint="pip install mlflow==3.17.2")
     tree: dict[str, str | None] = {}
-    for path in (Path(spec.origin).parent / "store/db_migrations/versions").glob("*.py"):
+    for path in (_mlflow_folder() / "store/db_migrations/versions").glob("*.py"):
         found = dict(_ASSIGNMENT.findall(path.read_text("utf-8")))
         if "revision" not in found:
             continue

@@ -1,10 +1,6 @@
 """Make the schema of an empty store, through MLflow's own migrations, all or nothing."""
 
 import logging
-import os
-import shutil
-import sqlite3
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +13,7 @@ from mlflow_server.store.revision import (
     read_store_status,
     require_usable,
 )
+from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
 from mlflow_server.uris import Dialect, StoreUri
 
 if TYPE_CHECKING:
@@ -67,48 +64,70 @@ def _create_in_database(uri: StoreUri) -> None:
     try:
         if uri.dialect is Dialect.POSTGRESQL:
             with engine.begin() as connection:
-                migrate_to_head(connection)
+                make_schema(connection)
             return
         with engine.begin() as connection:
-            _remove_unfinished(connection)
-            connection.execute(sqlalchemy.text(f"CREATE TABLE {UNFINISHED_TABLE} (started int)"))
+            create = f"CREATE TABLE {UNFINISHED_TABLE} (started int)"
+            if sqlalchemy.inspect(connection).has_table(UNFINISHED_TABLE):
+                log.warning("an initialisation was interrupted; starting over")
+                drop_unfinished(connection)
+            else:
+                connection.execute(sqlalchemy.text(create))
         with engine.begin() as connection:
-            migrate_to_head(connection)
+            make_schema(connection)
         with engine.begin() as connection:
             connection.execute(sqlalchemy.text(f"DROP TABLE {UNFINISHED_TABLE}"))
     finally:
         engine.dispose()
 
 
-def _remove_unfinished(connection: "Connection") -> None:
-    """Drop the tables of an initialisation that was killed; nobody can have used them."""
+def drop_unfinished(connection: "Connection") -> None:
+    """Drop all tables but the mark that they are unfinished, which has to outlive them."""
     import sqlalchemy
 
     tables = sqlalchemy.MetaData()
     tables.reflect(connection)
-    if UNFINISHED_TABLE not in tables.tables:
-        return
-    log.warning("an initialisation was interrupted; starting over")
-    tables.drop_all(connection)
+    tables.drop_all(
+        connection,
+        tables=[table for table in tables.sorted_tables if table.name != UNFINISHED_TABLE],
+    )
 
 
-def migrate_to_head(connection: "Connection") -> None:
-    """Run MLflow's migrations on an empty database, in the transaction of `connection`.
+def make_schema(connection: "Connection", revision: str | None = None) -> None:
+    """Make MLflow's schema in an empty database, in the transaction of `connection`.
 
     MLflow's own `_initialize_tables` commits the first tables before it migrates; killed in
     between, it leaves a store that nobody can open. Here both are one transaction.
 
-    Source: MLflow 3.17.2 `store/db/utils.py` `_initialize_tables`, `store/db_migrations/env.py`.
+    Args:
+        connection: To an empty database.
+        revision: One of `revision.migration_tree`; None for the newest.
+
+    Source: MLflow 3.17.2 `store/db/utils.py` `_initialize_tables`.
+    """
+    import mlflow.store.db.utils as mlflow_db
+
+    mlflow_db.InitialBase.metadata.create_all(connection)
+    migrate(connection, revision)
+
+
+def migrate(connection: "Connection", revision: str | None = None) -> None:
+    """Run MLflow's migrations up to a revision, in the transaction of `connection`.
+
+    Args:
+        connection: To a database with MLflow's schema at an older revision.
+        revision: One of `revision.migration_tree`; None for the newest.
+
+    Source: MLflow 3.17.2 `store/db/utils.py` `_upgrade_db`, `store/db_migrations/env.py`.
     """
     import mlflow.store.db.utils as mlflow_db
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
 
-    mlflow_db.InitialBase.metadata.create_all(connection)
     config = mlflow_db._get_alembic_config("")
     scripts = ScriptDirectory.from_config(config)
     environment = EnvironmentContext(
-        config, scripts, fn=lambda revision, _: scripts._upgrade_revs("heads", revision)
+        config, scripts, fn=lambda at, _: scripts._upgrade_revs(revision or "heads", at)
     )
     with environment:
         environment.configure(
@@ -126,38 +145,10 @@ def _create_sqlite_file(path: Path) -> None:
     The migrations commit step by step on SQLite, so the file under its final name is never one of
     them half way. An existing file is known to be empty; its owner and mode are kept.
     """
-    import sqlalchemy
-
-    leftovers = f".{path.name}.new-"
-    for stale in path.parent.glob(f"{leftovers}*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=leftovers, dir=path.parent) as folder:
-        new = Path(folder) / path.name
-        engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(new)))
-        sqlalchemy.event.listen(engine, "connect", _without_syncing)
+    with appearing(path) as new:
+        engine = create_unsynced_engine(new)
         try:
             with engine.begin() as connection:
-                migrate_to_head(connection)
+                make_schema(connection)
         finally:
             engine.dispose()
-        if path.exists():
-            shutil.copystat(path, new)
-            owner = path.stat()
-            if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-                os.chown(new, owner.st_uid, owner.st_gid)
-        _fsync(new)
-        new.replace(path)
-        _fsync(path.parent)
-
-
-def _without_syncing(connection: sqlite3.Connection, _record: object) -> None:
-    """Sixty-seven migrations need not reach the disk one by one; the finished file is synced."""
-    connection.execute("PRAGMA synchronous = OFF")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
