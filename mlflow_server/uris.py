@@ -203,6 +203,11 @@ class ArtifactUri:
     def __repr__(self) -> str:
         return f"ArtifactUri({self.shown})"
 
+    @classmethod
+    def of_folder(cls, path: Path) -> "ArtifactUri":
+        """A folder of a local disk, called as it is: nothing of its name is decoded."""
+        return cls(str(path), ArtifactScheme.LOCAL, path, "", "", str(path))
+
 
 def parse_artifacts_destination(text: str, *, plugin_schemes: frozenset[str]) -> ArtifactUri:
     """Read an artifact destination; a URI is never taken for the name of a folder.

@@ -22,6 +22,8 @@ _TAGS = {
 }
 # Of a model version: they name a run or a logged model, whose own location it is.
 _BY_NAME = ("runs:", "models:")
+# What MLflow 3.17.2 leaves of a deleted version's source (store/model_registry/sqlalchemy_store.py).
+_REDACTED = "REDACTED-SOURCE-PATH"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ def places_of(table: Table) -> Callable[[Row], Iterator[Place]] | None:
     def find(row: Row) -> Iterator[Place]:
         indexes = plain if tag is None or row[tag[0]] in tag[1] else ()
         for index in indexes:
-            if row[index] and not row[index].startswith(_BY_NAME):
-                yield Place(row[index], is_container)
+            location = row[index]
+            if location and location != _REDACTED and not location.startswith(_BY_NAME):
+                yield Place(location, is_container)
 
     return find
 

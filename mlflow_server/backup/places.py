@@ -43,7 +43,7 @@ class Places:
             path = Path(plain)  # decoded already
             if not path.is_absolute():
                 raise BadInputError("the location is a relative path: nobody can tell to what")
-            return self._open(plain, ArtifactUri(plain, uri.scheme, path, "", "", plain)), ""
+            return self._open(plain, ArtifactUri.of_folder(path)), ""
         if uri.scheme in (ArtifactScheme.OTHER, ArtifactScheme.PROXY):
             kind = plain.partition(":")[0]
             raise BadInputError(f"artifacts at {kind}: cannot be read here")

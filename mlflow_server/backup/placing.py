@@ -33,6 +33,7 @@ class Placing:
         moves: What becomes of locations.
         progress: Called with the bytes so far, often.
         is_resumed: A file of the right size that is there already is one of these.
+        wants: Says of a location and a path whether the file is restored.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Placing:
         progress: Callable[[int], None],
         *,
         is_resumed: bool,
+        wants: Callable[[str, str], bool],
     ) -> None:
         self._shelf = shelf
         self._places = places
         self._moves = moves
         self._progress = progress
         self._is_resumed = is_resumed
+        self._wants = wants
         self._allowed = [normalised(new, places.root) for new in moves.targets()]
         self.files = 0
         self.size_bytes = 0
@@ -116,6 +119,8 @@ class Placing:
     def _targets(self, content: Content) -> Iterator["_Target"]:
         """Where a content has to go, as far as it is not there."""
         for location, path in content.files:
+            if not self._wants(location, path):
+                continue
             moved, place = self._find(location)
             shown = f"{moved}/{path}"
             if place is None:

@@ -1,26 +1,36 @@
 """`restore`: an archive into an empty store and destination."""
 
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
+from mlflow_server.artifacts.locations import normalised
 from mlflow_server.backup.archived import content_of
 from mlflow_server.backup.catalogue import Catalogue
 from mlflow_server.backup.create import Creation, Progress
 from mlflow_server.backup.create import Request as BackupRequest
-from mlflow_server.backup.fill import Filled, filled
+from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.format import INDEX, Manifest
 from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.placing import Placing
+from mlflow_server.backup.selection import Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.backup.targets import Arrival, is_empty, require_empty_stores
 from mlflow_server.backup.verify import Verification
+from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SchemaError, SettingsError
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import migration_tree
-from mlflow_server.uris import ArtifactUri, StoreUri
+from mlflow_server.store.snapshot import snapshot
+from mlflow_server.uris import ArtifactUri, StoreUri, parse_store_uri
+
+# Says of a location and a path whether the file is restored.
+Wants: TypeAlias = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Request:
         backup_id: Which backup.
         databases: The targets, by what they are.
         artifact_map: What becomes of prefixes of locations, beside what the destination says.
+        selection: Which part of it.
         wants_artifacts: Whether artifacts are restored.
         replaces: Whether what is in the target goes; a backup of it is made before.
     """
@@ -38,6 +49,7 @@ class Request:
     backup_id: str
     databases: Mapping[str, StoreUri]
     artifact_map: tuple[tuple[str, str], ...] = ()
+    selection: Selection = Selection()
     wants_artifacts: bool = True
     replaces: bool = False
 
@@ -129,12 +141,13 @@ class Restoration:
             self._require_sound(manifest)
             if request.replaces:
                 result.saved_as = self._save()
+            content, wants = self._choose(manifest, places, stack)
             if arrival is not None:
                 result.is_resumed = arrival.is_resumed()
                 arrival.begin()
-                self._place(manifest, places, result)
+                self._place(manifest, places, result, wants)
                 arrival.settle()
-            self._fill(manifest, result)
+            self._fill(content, result)
             if arrival is not None:
                 arrival.end()
         return result
@@ -202,13 +215,42 @@ class Restoration:
         creation = Creation(request, self._destination, self._environ, self._shelf, self._progress)
         return creation.run_locked().id
 
-    def _place(self, manifest: Manifest, places: Places, result: Restored) -> None:
+    def _choose(
+        self, manifest: Manifest, places: Places, stack: ExitStack
+    ) -> tuple[dict[str, Content], Wants]:
+        """What the databases are to hold, and which artifacts are restored."""
+        content = {
+            name: content_of(self._shelf, manifest.id, entry)
+            for name, entry in manifest.databases.items()
+        }
+        if not self._request.selection:
+            return content, lambda location, path: True
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlflow-server-restore-"))
+        scratch = parse_store_uri(f"sqlite:///{folder}/scratch.db")
+        tell = self._telling("selection", sum(t.rows for t in manifest.databases["backend"].tables))
+        with filled(scratch, content["backend"], Moves(()), tell, replace=False):
+            pass
+        keep_only(scratch, self._request.selection)
+        shot = stack.enter_context(snapshot(scratch))
+        root = manifest.artifacts.root if manifest.artifacts is not None else places.root
+        notes = stack.enter_context(closing(Notes(root)))
+        note_all(notes, shot)
+
+        def wants(location: str, path: str) -> bool:
+            whole = f"{normalised(location, root)}/{path}"
+            return notes.is_wanted(whole.rpartition("/")[0])
+
+        return {"backend": Content(shot.revision, shot.tables, shot.rows)}, wants
+
+    def _place(self, manifest: Manifest, places: Places, result: Restored, wants: Wants) -> None:
+        total = manifest.artifacts.size_bytes if manifest.artifacts is not None else None
         placing = Placing(
             self._shelf,
             places,
             Moves(result.moves),
-            lambda done: self._progress("artifacts", done, manifest.artifacts.size_bytes),
+            lambda done: self._progress("artifacts", done, total),
             is_resumed=result.is_resumed,
+            wants=wants,
         )
         with closing(Catalogue()) as catalogue:
             catalogue.add(self._shelf.lines(manifest.id, INDEX), manifest, INDEX)
@@ -216,24 +258,30 @@ class Restoration:
         result.files, result.size_bytes = placing.files, placing.size_bytes
         result.kept_back, result.failed = placing.kept_back, placing.failed
 
-    def _fill(self, manifest: Manifest, result: Restored) -> None:
+    def _fill(self, content: Mapping[str, Content], result: Restored) -> None:
         """All databases appear at the end, one right after the other."""
-        done = 0
-        total = sum(table.rows for entry in manifest.databases.values() for table in entry.tables)
-
-        def tell(rows: int) -> None:
-            nonlocal done
-            done += rows
-            self._progress("tables", done, total)
-
+        total = sum(
+            table.rows for entry in result.manifest.databases.values() for table in entry.tables
+        )
+        tell = self._telling("tables", total)
         with ExitStack() as stack:
-            for name, entry in manifest.databases.items():
+            for name, part in content.items():
                 result.databases[name] = stack.enter_context(
                     filled(
                         self._request.databases[name],
-                        content_of(self._shelf, manifest.id, entry),
+                        part,
                         Moves(result.moves),
                         tell,
                         replace=self._request.replaces,
                     )
                 )
+
+    def _telling(self, phase: str, total: int) -> Callable[[int], None]:
+        done = 0
+
+        def tell(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self._progress(phase, done, total)
+
+        return tell
