@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.gc_place import EXPERIMENTS, GONE_RUNS, KILLED, RUNS, Yard
+from tests.support.mariadb import MARIADB
 from tests.support.programs import http, serve
 
 API = "/api/2.0/mlflow"
@@ -153,7 +154,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("yard", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("yard", ["sqlite", "postgresql", MARIADB], indirect=True)
 def test_statements_do_not_grow_with_the_runs_of_a_batch(yard: Yard) -> None:
     def statements() -> int:
         done = yard.run_program(_COUNTED)
