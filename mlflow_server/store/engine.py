@@ -326,7 +326,7 @@ def explain_failure(uri: StoreUri, err: BaseException) -> OpsError | None:
     if any(words in text for words in _REFUSED):
         return PermissionDeniedError(
             f"{uri.shown}: the database refuses these credentials",
-            hint=f"check user and password in {uri.setting}",
+            hint=f"check user and password in {uri.setting}, and the user's privileges",
         )
     if any(words in text for words in _UNREACHABLE):
         timed_out = "timeout" in text or "timed out" in text
