@@ -150,6 +150,8 @@ def test_interrupted_at_work_it_says_so_and_leaves_the_rest(
     large.check_end()
 
 
+# Most moments are Python's and not the database's: two are enough.
+@pytest.mark.parametrize("yard", ["sqlite", "postgresql"], indirect=True, scope="module")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_at_any_moment_it_ends_the_same(
     large: Collected, number: signal.Signals
