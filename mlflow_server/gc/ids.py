@@ -1,5 +1,6 @@
 """Hand the ids of a batch to SQL statements, in the way that each database takes best."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,8 @@ from mlflow_server.uris import Dialect
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult
+
+_DELETE_BY_SUBQUERY = re.compile(r"^DELETE FROM (\w+)(?=.*\(SELECT )")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class Ids:
         """
         import sqlalchemy
 
+        if connection.dialect.name == Dialect.MYSQL:
+            # MariaDB before 11.1 would look through the whole table; written for several tables, it
+            # begins with the subquery's rows and finds the others by index.
+            statement = _DELETE_BY_SUBQUERY.sub(r"DELETE \1 FROM \1", statement)
         text = sqlalchemy.text(statement.replace(f"IN {{{self.name}}}", self.clause))
         if self.clause.startswith("IN :"):
             text = text.bindparams(sqlalchemy.bindparam("ids", expanding=True))

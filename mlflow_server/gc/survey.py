@@ -265,13 +265,16 @@ def _not_deleted(
 ) -> Iterator[str]:
     import sqlalchemy
 
-    query = sqlalchemy.text(f"SELECT lifecycle_stage FROM {table} WHERE {column} = :id{inside}")
+    query = sqlalchemy.text(
+        f"SELECT lifecycle_stage, {column} FROM {table} WHERE {column} = :id{inside}"
+    )
     where = f" in the workspace {request.workspace}" if request.workspace is not None else ""
     for entity_id in ids:
-        stage = connection.execute(query, {"id": entity_id, **scope(request)}).scalar()
-        if stage is None:
+        row = connection.execute(query, {"id": entity_id, **scope(request)}).first()
+        # MySQL compares without regard to case: only what is meant exactly may go.
+        if row is None or row[1] != entity_id:
             yield f"there is no {kind} {entity_id}{where}"
-        elif stage != "deleted":
+        elif row[0] != "deleted":
             yield f"{kind} {entity_id} is not deleted"
 
 
@@ -279,12 +282,12 @@ def _not_ended(connection: "Connection", request: Request) -> Iterator[str]:
     import sqlalchemy
 
     inside = "" if request.workspace is None else " AND workspace = :workspace"
-    query = sqlalchemy.text(f"SELECT status IN {_ENDED} FROM jobs WHERE id = :id{inside}")
+    query = sqlalchemy.text(f"SELECT status IN {_ENDED}, id FROM jobs WHERE id = :id{inside}")
     for job in request.job_ids:
-        ended = connection.execute(query, {"id": job, **scope(request)}).scalar()
-        if ended is None:
+        row = connection.execute(query, {"id": job, **scope(request)}).first()
+        if row is None or row[1] != job:
             yield f"there is no job {job}"
-        elif not ended:
+        elif not row[0]:
             yield f"job {job} has not ended"
 
 

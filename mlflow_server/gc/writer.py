@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlflow_server.gc.pace import Pace
-from mlflow_server.store.engine import create_write_engine, explain_failure
+from mlflow_server.store.engine import connect, create_write_engine, explain_failure
 from mlflow_server.uris import Dialect, StoreUri
 
 if TYPE_CHECKING:
@@ -92,12 +92,20 @@ class Writer:
         SQLite's transactions hold the lock of the whole file. A registry in another database cannot
         be held together with this one.
         """
-        import sqlalchemy
-
-        with self.transaction() as connection:
+        with self._versions_locked(), self.transaction() as connection:
             if self._uri.dialect is Dialect.POSTGRESQL:
-                connection.execute(sqlalchemy.text("LOCK TABLE model_versions IN SHARE MODE"))
+                connection.exec_driver_sql("LOCK TABLE model_versions IN SHARE MODE")
             yield connection
+
+    @contextmanager
+    def _versions_locked(self) -> Iterator[None]:
+        """On MySQL a connection of its own holds that lock: LOCK TABLES ends any transaction."""
+        if self._uri.dialect is not Dialect.MYSQL:
+            yield
+            return
+        with connect(self._uri, application_name=APPLICATION) as connection:
+            connection.exec_driver_sql("LOCK TABLES model_versions READ")
+            yield
 
     def _is_shared(self) -> bool:
         """True when others are connected to a PostgreSQL store: a server, most likely."""

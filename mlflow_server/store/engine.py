@@ -128,7 +128,9 @@ def create_write_engine(
     """An engine without a pool, for a command that changes an existing store.
 
     On SQLite each transaction takes the write lock at its beginning, so that what it has read still
-    holds when it writes, and foreign keys are enforced.
+    holds when it writes, and foreign keys are enforced. Elsewhere each statement sees what has been
+    committed before it: MySQL would go on showing what was there at the transaction's first read,
+    whatever it has locked since.
 
     Args:
         uri: The store; its SQLite file has to be there.
@@ -139,7 +141,8 @@ def create_write_engine(
     from sqlalchemy.pool import NullPool
 
     if not uri.is_sqlite:
-        return create_engine(uri, application_name=application_name)
+        engine = create_engine(uri, application_name=application_name)
+        return engine.execution_options(isolation_level="READ COMMITTED")
 
     def open_file() -> sqlite3.Connection:
         connection = open_sqlite(uri, timeout_s=busy_timeout_s)
@@ -330,7 +333,7 @@ def explain_failure(uri: StoreUri, err: BaseException) -> OpsError | None:
     if any(words in text for words in _REFUSED):
         return PermissionDeniedError(
             f"{uri.shown}: the database refuses these credentials",
-            hint=f"check user and password in {uri.setting}",
+            hint=f"check user and password in {uri.setting}, and the user's privileges",
         )
     if any(words in text for words in _UNREACHABLE):
         timed_out = "timeout" in text or "timed out" in text

@@ -13,6 +13,7 @@ from tests.conftest import Postgres
 from tests.support.azure import AzureServer, run_azurite, why_not
 from tests.support.gc_place import Made, Yard, make
 from tests.support.gcs import GcsServer, run_gcs
+from tests.support.mariadb import MARIADBD, MariaDb, run_mariadb
 from tests.support.places import Place
 
 
@@ -41,6 +42,17 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
 
 
 @pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
+    """A MariaDB server, started on first use; missing is a failure in CI only."""
+    if MARIADBD is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must have mariadb-server")
+        pytest.skip("mariadbd is not installed")
+    with run_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("gc-sqlite")
     return make(f"sqlite:///{folder}/my.db", folder / "artifacts")
@@ -50,6 +62,11 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def on_postgresql(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Made:
     uri = postgres.new_database().replace("postgresql:", "postgresql+psycopg2:")
     return make(uri, tmp_path_factory.mktemp("gc-postgresql") / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def on_mariadb(mariadb: MariaDb, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(mariadb.new_database(), tmp_path_factory.mktemp("gc-mariadb") / "artifacts")
 
 
 @pytest.fixture
@@ -64,7 +81,8 @@ def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Yard:
         uri = f"sqlite:///{place.store}"
         shutil.copy(made.uri.removeprefix("sqlite:///"), place.store)
     else:
-        database: Postgres = request.getfixturevalue("postgres")
+        fixture = {"postgresql": "postgres", "mariadb": "mariadb"}[kind]
+        database: Postgres | MariaDb = request.getfixturevalue(fixture)
         template = made.uri.partition("?")[0].rpartition("/")[2]
         uri = database.new_database(template=template)
     return Yard(place, uri, artifacts, made.ids)

@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import Postgres
 from tests.support.gc_place import EXPERIMENTS, GONE_RUNS, MODELS, RUNS, Yard
+from tests.support.mariadb import MARIADB
 from tests.support.places import Place, snapshot
 from tests.support.programs import (
     DESTINATION,
@@ -31,7 +32,7 @@ from tests.support.terminal import run_on_terminal
 
 API = "/api/2.0/mlflow"
 DAY_MS = 86_400_000
-BOTH = pytest.mark.parametrize("yard", ["sqlite", "postgresql"], indirect=True)
+ALL = pytest.mark.parametrize("yard", ["sqlite", "postgresql", MARIADB], indirect=True)
 pytestmark = pytest.mark.xdist_group("gc-options")
 
 
@@ -56,7 +57,7 @@ def _add_jobs(yard: Yard) -> None:
     yard.query("INSERT INTO job_locks VALUES ('lock', 'old-done', 0)")
 
 
-@BOTH
+@ALL
 def test_jobs_go_when_asked_for(yard: Yard) -> None:
     _add_jobs(yard)
     yard.report()
@@ -77,11 +78,11 @@ def test_named_jobs_are_exactly_these(yard: Yard) -> None:
         assert (ended.returncode, words in ended.stderr) == (2, True)
 
 
-@BOTH
+@ALL
 def test_deleted_versions_go_but_for_the_last(yard: Yard) -> None:
     stage = "Deleted_Internal"
     yard.query("UPDATE model_versions SET last_updated_time = 1 WHERE current_stage = :s", s=stage)
-    yard.query("INSERT INTO model_version_tags (workspace, name, version, key, value) "
+    yard.query('INSERT INTO model_version_tags (workspace, name, version, "key", value) '
                "VALUES ('default', 'registered', 3, 'k', 'v')")  # fmt: skip
     first = yard.report("--deleted-versions", "--dry-run")
     versions = next(item for item in first["items"] if item["name"] == "model_version")
@@ -97,7 +98,7 @@ def test_deleted_versions_go_but_for_the_last(yard: Yard) -> None:
 # --- Limits ------------------------------------------------------------------------------------
 
 
-@BOTH
+@ALL
 def test_max_runs_leaves_the_rest_for_the_next_run(yard: Yard) -> None:
     first = yard.report("--max-runs", "1")
     assert (first["stopped_by"], first["purged"]["experiment"]) == ("--max-runs", 1)
@@ -177,7 +178,7 @@ def test_a_database_whose_clock_is_off_is_told() -> None:
 # --- Traces, and what is left of an experiment -------------------------------------------------
 
 
-@BOTH
+@ALL
 def test_traces_go_with_their_files_and_so_do_empty_folders(yard: Yard) -> None:
     experiment, trace = yard.ids["gone"], f"tr-{uuid.uuid4().hex}"
     archive = yard.place.root / "archive" / trace / "artifacts"
@@ -195,7 +196,7 @@ def test_traces_go_with_their_files_and_so_do_empty_folders(yard: Yard) -> None:
         ("mlflow.artifactLocation", f"mlflow-artifacts:/{experiment}/traces/{trace}/artifacts"),
         ("mlflow.trace.archiveLocation", str(archive)),
     ):
-        insert = "INSERT INTO trace_tags (key, value, request_id) VALUES (:key, :value, :trace)"
+        insert = 'INSERT INTO trace_tags ("key", value, request_id) VALUES (:key, :value, :trace)'
         yard.query(insert, key=key, value=value, trace=trace)
     assert yard.report()["purged"]["trace"] == 1
     assert not archive.parent.exists()

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import sqlalchemy
 
 from tests.support.gc_place import EXPERIMENTS, GONE_RUNS, KILLED, RUNS, Yard
+from tests.support.mariadb import MARIADB
 from tests.support.programs import http, serve
+from tests.support.stores import open_store
 
 API = "/api/2.0/mlflow"
 pytestmark = pytest.mark.xdist_group("gc-steps")
@@ -153,7 +156,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("yard", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("yard", ["sqlite", "postgresql", MARIADB], indirect=True)
 def test_statements_do_not_grow_with_the_runs_of_a_batch(yard: Yard) -> None:
     def statements() -> int:
         done = yard.run_program(_COUNTED)
@@ -161,14 +164,18 @@ def test_statements_do_not_grow_with_the_runs_of_a_batch(yard: Yard) -> None:
         return int(done.stdout.split()[-1])
 
     def add_runs(number: int) -> None:
-        for index in range(number):
-            yard.query(
-                "INSERT INTO runs (run_uuid, experiment_id, lifecycle_stage, deleted_time, "
-                "status, artifact_uri) VALUES (:id, :experiment, 'deleted', 1, 'FINISHED', :uri)",
-                id=f"{number:016x}{index:016x}",
-                experiment=int(yard.ids["stays"]),
-                uri=f"mlflow-artifacts:/{yard.ids['stays']}/{number:016x}{index:016x}/artifacts",
-            )
+        where = yard.ids["stays"]
+        ids = [f"{number:016x}{index:016x}" for index in range(number)]
+        insert = sqlalchemy.text(
+            "INSERT INTO runs (run_uuid, experiment_id, lifecycle_stage, deleted_time, status, "
+            "artifact_uri) VALUES (:id, :where, 'deleted', 1, 'FINISHED', :uri)"
+        )
+        runs = [
+            {"id": each, "where": int(where), "uri": f"mlflow-artifacts:/{where}/{each}/artifacts"}
+            for each in ids
+        ]
+        with open_store(yard.uri).begin() as connection:
+            connection.execute(insert, runs)
 
     statements()
     add_runs(3)

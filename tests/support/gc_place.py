@@ -14,6 +14,7 @@ import sqlalchemy
 
 from tests.support.places import Place
 from tests.support.programs import DESTINATION, REPOSITORY, STORE, clean_environment
+from tests.support.stores import open_store
 
 GONE_RUNS = {"old", "gone-1", "gone-2", "held-old"}
 GONE_MODELS = {"model-old", "gone-model"}
@@ -92,13 +93,9 @@ class Yard:
 
     def query(self, statement: str, **parameters: Any) -> list[Any]:
         """Ask the database, or change it."""
-        engine = sqlalchemy.create_engine(self.uri.replace("postgresql:", "postgresql+psycopg2:"))
-        try:
-            with engine.begin() as connection:
-                result = connection.execute(sqlalchemy.text(statement), parameters)
-                return list(result.scalars()) if result.returns_rows else []
-        finally:
-            engine.dispose()
+        with open_store(self.uri).begin() as connection:
+            result = connection.execute(sqlalchemy.text(statement), parameters)
+            return list(result.scalars()) if result.returns_rows else []
 
     def left(self) -> tuple[set[str], set[str], set[str]]:
         """Names of the runs, logged models and experiments whose rows are there."""

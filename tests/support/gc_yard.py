@@ -16,7 +16,8 @@ import sqlalchemy
 from tests.conftest import Postgres
 from tests.support.gc_random_store import DESTINATION, SECOND, Store
 from tests.support.gc_rows import Row, rows_of
-from tests.support.stores import make_head_store
+from tests.support.mariadb import MariaDb
+from tests.support.stores import make_head_store, open_store
 
 # Table -> primary key -> row.
 Tables = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
@@ -39,11 +40,11 @@ class Yard:
     _keys: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def make(cls, root: Path, postgres: Postgres | None) -> Yard:
+    def make(cls, root: Path, server: Postgres | MariaDb | None) -> Yard:
         """On SQLite, or on a new database of a server."""
         uri = f"sqlite:///{root}/store.sqlite"
-        if postgres is not None:
-            uri = postgres.new_database().replace("postgresql:", "postgresql+psycopg2:")
+        if server is not None:
+            uri = server.new_database().replace("postgresql:", "postgresql+psycopg2:")
         make_head_store(uri)
         return cls(uri, root)
 
@@ -63,7 +64,7 @@ class Yard:
 
     def connect(self) -> sqlalchemy.Engine:
         """To the database, without a pool."""
-        return sqlalchemy.create_engine(self.uri, poolclass=sqlalchemy.NullPool)
+        return open_store(self.uri)
 
     def build(self, store: Store, now_ms: int | None = None) -> None:
         """Put rows and files there, instead of all that was there.
@@ -162,6 +163,9 @@ class Yard:
         if self.uri.startswith("postgresql"):
             role = "SET LOCAL session_replication_role"
             statements = [f"{role} = replica", *statements, f"{role} = origin"]
+        if self.uri.startswith("mysql"):
+            # Before what is dropped: that ends the transaction.
+            statements = ["SET foreign_key_checks = 0", *statements, "SET foreign_key_checks = 1"]
         for statement in statements:
             connection.execute(sqlalchemy.text(statement))
 

@@ -10,9 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import sqlalchemy
+
 from tests.conftest import DATA
 from tests.support.programs import clean_environment
 
+# On MySQL too, double quotes name columns, and experiment 0 gets its number.
+_AS_ELSEWHERE = "SET sql_mode = CONCAT(@@sql_mode, ',ANSI_QUOTES,NO_AUTO_VALUE_ON_ZERO')"
 OLD_STORE = DATA / "old-stores" / "mlflow-3.1.4.db"
 
 
@@ -30,6 +34,13 @@ def make_head_store(uri: str) -> None:
         capture_output=True,
         timeout=120,
     )
+
+
+def open_store(uri: str) -> sqlalchemy.Engine:
+    """An engine for any store, without a pool."""
+    arguments = {"init_command": _AS_ELSEWHERE} if uri.startswith("mysql") else {}
+    uri = uri.replace("postgresql:", "postgresql+psycopg2:")
+    return sqlalchemy.create_engine(uri, connect_args=arguments, poolclass=sqlalchemy.NullPool)
 
 
 def copy_store(source: Path, target: Path) -> Path:
