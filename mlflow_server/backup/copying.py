@@ -147,7 +147,8 @@ class Copying:
 
 def _settle(task: "Future[None]", found: Found, files: Files, path: str) -> None:
     try:
-        task.set_result(_copy(found, files, path))
+        _copy(found, files, path)
+        task.set_result(None)
     except Exception as err:
         task.set_exception(err)
 

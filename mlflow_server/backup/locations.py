@@ -22,7 +22,7 @@ _TAGS = {
 }
 # Of a model version: they name a run or a logged model, whose own location it is.
 _BY_NAME = ("runs:", "models:")
-# What MLflow 3.17.2 leaves of a deleted version's source (store/model_registry/sqlalchemy_store.py).
+# What MLflow 3.17.2 leaves of a deleted version's source (model_registry/sqlalchemy_store.py).
 _REDACTED = "REDACTED-SOURCE-PATH"
 
 

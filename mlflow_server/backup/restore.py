@@ -18,7 +18,7 @@ from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.placing import Placing
-from mlflow_server.backup.selection import Selection, keep_only
+from mlflow_server.backup.selection import EVERYTHING, Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.backup.targets import Arrival, is_empty, require_empty_stores
 from mlflow_server.backup.verify import Verification
@@ -49,7 +49,7 @@ class Request:
     backup_id: str
     databases: Mapping[str, StoreUri]
     artifact_map: tuple[tuple[str, str], ...] = ()
-    selection: Selection = Selection()
+    selection: Selection = EVERYTHING
     wants_artifacts: bool = True
     replaces: bool = False
 

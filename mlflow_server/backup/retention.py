@@ -46,7 +46,7 @@ def choose_kept(moments: Sequence[datetime], retention: Retention) -> dict[datet
         ("monthly", retention.monthly, lambda moment: (moment.year, moment.month)),
     )
     for name, count, period_of in rules:
-        periods = set()
+        periods: set[object] = set()
         for moment in newest_first:
             if len(periods) == count:
                 break

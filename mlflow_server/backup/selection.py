@@ -6,6 +6,7 @@ Works on a store in a SQLite file that nobody else uses: everything else is dele
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlflow_server.errors import UsageError
 from mlflow_server.store.engine import create_write_engine
 from mlflow_server.uris import StoreUri
 
@@ -28,6 +29,8 @@ class Selection:
     def __bool__(self) -> bool:
         return bool(self.experiments or self.registered_models)
 
+
+EVERYTHING = Selection()
 
 # Tables that stay as they are: they say what else can be there at all.
 _KEPT = ("workspaces", "alembic_version")
@@ -113,6 +116,12 @@ def _note_wanted(connection: "Connection", selection: Selection) -> None:
             raise _not_there("registered model", wanted)
     for statement in _WANTED:
         connection.exec_driver_sql(statement)
+
+
+def _not_there(kind: str, name: str) -> UsageError:
+    return UsageError(
+        f"the backup has no {kind} {name!r}", hint="nothing was changed; check the name"
+    )
 
 
 def _delete(connection: "Connection") -> None:

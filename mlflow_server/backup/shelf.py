@@ -151,12 +151,12 @@ class Shelf:
             with tempfile.TemporaryDirectory(prefix="mlflow-server-backup-") as folder:
                 yield Stage(self, backup_id, Path(folder))
             return
-        folder = self.folder / f"{UNFINISHED}{backup_id}"
-        folder.mkdir(parents=True)
+        hidden = self.folder / f"{UNFINISHED}{backup_id}"
+        hidden.mkdir(parents=True)
         try:
-            yield Stage(self, backup_id, folder)
+            yield Stage(self, backup_id, hidden)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(hidden, ignore_errors=True)
 
     def remove(self, backup_id: str) -> None:
         """Forget a backup: from the first moment on it is none, whatever happens then."""

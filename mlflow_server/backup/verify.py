@@ -79,11 +79,12 @@ class Verification:
         Raises:
             OpsError: It cannot be reached.
         """
-        with self._noting(MANIFEST):
-            self.result.manifest = self._shelf.manifest(self._id)
-        manifest = self.result.manifest
-        if manifest is None:
+        try:
+            manifest = self._shelf.manifest(self._id)
+        except BadInputError as err:
+            self.result.problems.append((MANIFEST, err.message))
             return self.result
+        self.result.manifest = manifest
         self._verify_names(manifest)
         for name, database in manifest.databases.items():
             for table in database.tables:
