@@ -13,6 +13,7 @@ from tests.conftest import Postgres
 from tests.support.azure import AzureServer, run_azurite, why_not
 from tests.support.gc_place import Made, Yard, make
 from tests.support.gcs import GcsServer, run_gcs
+from tests.support.mariadb import MARIADBD, MariaDb, run_mariadb
 from tests.support.places import Place
 
 
@@ -37,6 +38,17 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
             pytest.fail(reason)
         pytest.skip(reason)
     with run_azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
+    """A MariaDB server, started on first use; missing is a failure in CI only."""
+    if MARIADBD is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must have mariadb-server")
+        pytest.skip("mariadbd is not installed")
+    with run_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
         yield server
 
 
