@@ -38,6 +38,7 @@ class Loader:
 
     Attributes:
         tables: What the database has, parents before children.
+        brought: The tables to load, in the order in which to load them: parents first.
         adapted: For each table, how many rows the database cannot keep exactly; see
             `bulk.not_kept`.
     """
@@ -50,13 +51,17 @@ class Loader:
         self._stored = reflect(connection)
         self._make_unknown(brought)
         self.tables: tuple[Table, ...] = tuple(s.table for s in self._stored.values())
+        order = {table.name: place for place, table in enumerate(self.tables)}
+        self.brought: tuple[Table, ...] = tuple(
+            sorted(brought, key=lambda table: order[table.name])
+        )
         for table in brought:
             require_columns(table, self._stored[table.name].kinds, uri.shown)
         self._corrections: dict[str, Checksum] = {}
         self.adapted: Counter[str] = Counter()
 
     def load(self, table: Table, rows: Iterable[Row]) -> int:
-        """Write all rows of a table, parents before children.
+        """Write all rows of a table; `brought` is the order.
 
         Args:
             table: One of those brought; what its columns are is what the rows have.

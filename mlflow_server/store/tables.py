@@ -147,6 +147,7 @@ class Checksum:
     """
 
     def __init__(self, table: Table) -> None:
+        self._table = table
         self._lines = Lines(table)
         self._json = table.places(Kind.JSON)
         self._floats = table.places(Kind.FLOAT)
@@ -202,12 +203,12 @@ class Checksum:
         return rows
 
     def replace(self, old: Iterable[Row], new: Iterable[Row]) -> None:
-        """Count rows out that were counted in, and others in their place; as many."""
-        before = self._sum
-        self.rows -= len(self.add(old))
-        removed = self._sum - before
-        self.rows -= len(self.add(new))
-        self._sum = (self._sum - 2 * removed) % _MODULUS
+        """Count rows out, and others in their place."""
+        removed, added = Checksum(self._table), Checksum(self._table)
+        removed.add(old)
+        added.add(new)
+        self.rows += added.rows - removed.rows
+        self._sum = (self._sum + added._sum - removed._sum) % _MODULUS
 
     def merge(self, other: "Checksum") -> None:
         """Count in what another one has counted."""
