@@ -81,10 +81,10 @@ def _destination(text: str) -> Any:
 @own_option(
     "--file-store",
     "Move this folder of MLflow's (./mlruns) instead of the configured store.",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="FOLDER",
 )
-@own_option("--dry-run", "Show what would be moved, and change nothing.", is_flag=True)
+@own_option("--dry-run", "Show what would be done, and change nothing.", is_flag=True)
 @common_options
 @pass_context
 def command(

@@ -105,16 +105,21 @@ def _phase_bars(context: Context, in_bytes: Collection[str]) -> Iterator[Callabl
         Elapsed(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
+    bars = Progress(*columns, console=console, transient=True)
+    tasks: dict[str, Any] = {}
 
-        def update(phase: str, done: int, total: int | None) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=None, amount="")
-            amount = _amount(done, total, is_bytes=phase in in_bytes)
-            bars.update(tasks[phase], completed=done, total=total, amount=amount)
+    def update(phase: str, done: int, total: int | None) -> None:
+        bars.start()  # only once there is something to show
+        if phase not in tasks:
+            tasks[phase] = bars.add_task(phase, total=None, amount="")
+        amount = _amount(done, total, is_bytes=phase in in_bytes)
+        bars.update(tasks[phase], completed=done, total=total, amount=amount)
 
+    try:
         yield update
+    finally:
+        if tasks:
+            bars.stop()
 
 
 def _phase_lines(in_bytes: Collection[str]) -> Callable[..., None]:
