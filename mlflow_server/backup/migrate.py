@@ -10,7 +10,12 @@ from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
-from mlflow_server.backup.targets import Arrival, require_empty_stores
+from mlflow_server.backup.targets import (
+    Arrival,
+    require_different,
+    require_empty_stores,
+    taken,
+)
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import snapshot
@@ -99,9 +104,10 @@ class Migration:
             OpsError: The target is not empty, or something cannot be reached or written.
         """
         request = self._request
+        self._require_targets()  # a refusal leaves nothing behind, not even a lock
         with ExitStack() as stack:
             stack.enter_context(exclusive(request.source, "migrate"))
-            stack.enter_context(exclusive(request.target, "migrate"))
+            stack.enter_context(taken(request.target, "migrate"))
             result, copying, arrival = self._begin(stack)
             if copying is not None and arrival is not None:
                 result.is_resumed = arrival.is_resumed()
@@ -114,9 +120,13 @@ class Migration:
                 arrival.end()
         return result
 
+    def _require_targets(self) -> None:
+        require_different(self._request.source, self._request.target)
+        require_empty_stores({"backend": self._request.target})
+
     def _begin(self, stack: ExitStack) -> tuple[Migrated, Copying | None, Arrival | None]:
         request = self._request
-        require_empty_stores({"backend": request.target})
+        self._require_targets()
         result = Migrated()
         if request.target_destination is None:
             return result, None, None

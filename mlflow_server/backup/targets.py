@@ -4,11 +4,13 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlflow_server.artifacts.files import Files, LocalFiles
-from mlflow_server.errors import OpsError, PermissionDeniedError, UnavailableError
+from mlflow_server.errors import OpsError, PermissionDeniedError, UnavailableError, UsageError
+from mlflow_server.store.engine import sqlite_path
+from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import SchemaState, read_store_status
 from mlflow_server.units import render_size
 from mlflow_server.uris import StoreUri
@@ -37,6 +39,52 @@ def require_empty_stores(stores: Mapping[str, StoreUri]) -> None:
                 hint="restore into an empty one, or with --replace; "
                 f"{uri.setting} says which one is meant",
             )
+
+
+def require_different(source: StoreUri, target: StoreUri) -> None:
+    """Raise when two URIs mean one database, as far as they tell; its lock tells the rest.
+
+    Raises:
+        UsageError: They do.
+    """
+    if _identity(source) == _identity(target):
+        raise UsageError(
+            f"{target.shown}: source and target are the same database",
+            hint="name another, empty one: --to-backend-store-uri",
+        )
+
+
+def _identity(uri: StoreUri) -> tuple[object, ...]:
+    from sqlalchemy.engine.url import make_url
+
+    if uri.is_sqlite:
+        return (sqlite_path(uri),)
+    url = make_url(uri.text)
+    host = url.host or url.query.get("host") or "localhost"
+    return uri.dialect, host, str(url.port or url.query.get("port")), url.database
+
+
+@contextlib.contextmanager
+def taken(uri: StoreUri, command: str) -> Iterator[None]:
+    """Hold the lock of a store that is to be filled; a SQLite file's folder comes into being.
+
+    Args:
+        uri: The store.
+        command: What fills it.
+
+    Raises:
+        BusyError: Another operation holds the lock.
+        OpsError: The store cannot be reached, or the folder cannot be made.
+    """
+    if uri.is_sqlite:
+        folder = sqlite_path(uri).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            kind = PermissionDeniedError if isinstance(err, PermissionError) else UnavailableError
+            raise kind(f"{folder}: the folder cannot be made: {err.strerror}") from None
+    with exclusive(uri, command):
+        yield
 
 
 class Arrival:
