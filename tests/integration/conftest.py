@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Postgres
 from tests.support.azure import AzureServer, run_azurite, why_not
+from tests.support.everything_place import Everything, make_everything
 from tests.support.gc_place import Made, Yard, make
 from tests.support.gcs import GcsServer, run_gcs
 from tests.support.mariadb import MARIADBD, MariaDb, run_mariadb
@@ -86,3 +87,9 @@ def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Yard:
         template = made.uri.partition("?")[0].rpartition("/")[2]
         uri = database.new_database(template=template)
     return Yard(place, uri, artifacts, made.ids)
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
+    """A store with everything in it, which nobody changes."""
+    return make_everything(tmp_path_factory.mktemp("everything"))
