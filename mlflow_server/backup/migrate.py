@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mlflow_server.backup.copying import Copied, Copying
 from mlflow_server.backup.create import Progress
 from mlflow_server.backup.fill import Content, Filled, filled
-from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.locations import Moves, as_location
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.targets import (
@@ -134,7 +134,7 @@ class Migration:
         target = stack.enter_context(closing(Places(request.target_destination, self._environ)))
         if source.root == target.root:
             return result, None, None
-        result.moves = [(source.root, target.root)]
+        result.moves = [(as_location(source.root), as_location(target.root))]
         self._notes = stack.enter_context(closing(Notes(source.root)))
         files, _ = target.find(target.root)
         arrival = Arrival(files, request.target_destination.shown, f"migrate {source.root}")

@@ -14,7 +14,7 @@ from mlflow_server.backup.create import Creation, Progress
 from mlflow_server.backup.create import Request as BackupRequest
 from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.format import INDEX, Manifest
-from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.locations import Moves, as_location
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.placing import Placing
@@ -174,7 +174,7 @@ class Restoration:
         moves = list(self._request.artifact_map)
         old = manifest.artifacts.root if manifest.artifacts is not None else places.root
         if old != places.root and self._request.wants_artifacts:
-            moves.append((old, places.root))
+            moves.append((as_location(old), as_location(places.root)))
         return Restored(manifest, moves)
 
     def _require_targets(self, manifest: Manifest, places: Places) -> Arrival | None:
