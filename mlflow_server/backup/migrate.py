@@ -10,7 +10,7 @@ from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
-from mlflow_server.backup.targets import Arrival, require_empty_stores
+from mlflow_server.backup.targets import Arrival, locked, require_empty_stores
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import snapshot
@@ -101,7 +101,7 @@ class Migration:
         request = self._request
         with ExitStack() as stack:
             stack.enter_context(exclusive(request.source, "migrate"))
-            stack.enter_context(exclusive(request.target, "migrate"))
+            stack.enter_context(locked(request.target, "migrate"))
             result, copying, arrival = self._begin(stack)
             if copying is not None and arrival is not None:
                 result.is_resumed = arrival.is_resumed()

@@ -20,11 +20,10 @@ from mlflow_server.backup.places import Places
 from mlflow_server.backup.placing import Placing
 from mlflow_server.backup.selection import EVERYTHING, Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.backup.targets import Arrival, is_empty, require_empty_stores
+from mlflow_server.backup.targets import Arrival, is_empty, locked, require_empty_stores
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SchemaError, SettingsError
-from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import migration_tree
 from mlflow_server.store.snapshot import snapshot
 from mlflow_server.uris import ArtifactUri, StoreUri, parse_store_uri
@@ -134,7 +133,7 @@ class Restoration:
         manifest = self._manifest()
         with ExitStack() as stack:
             for uri in request.databases.values():
-                stack.enter_context(exclusive(uri, "restore"))
+                stack.enter_context(locked(uri, "restore"))
             places = stack.enter_context(closing(Places(self._destination, self._environ)))
             result = self._begin(manifest, places)
             arrival = self._require_targets(manifest, places)

@@ -4,11 +4,14 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow_server.artifacts.files import Files, LocalFiles
 from mlflow_server.errors import OpsError, PermissionDeniedError, UnavailableError
+from mlflow_server.store.engine import sqlite_path
+from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import SchemaState, read_store_status
 from mlflow_server.units import render_size
 from mlflow_server.uris import StoreUri
@@ -22,6 +25,26 @@ _OURS = (_MARKER, ".gc-trash")
 def is_empty(uri: StoreUri) -> bool:
     """True for a store without tables."""
     return read_store_status(uri).state is SchemaState.EMPTY
+
+
+@contextmanager
+def locked(uri: StoreUri, command: str) -> Iterator[None]:
+    """Hold the lock of a store that may not be there yet.
+
+    Raises:
+        BusyError: Another operation holds it.
+        OpsError: The store cannot be reached, or its folder cannot be made.
+    """
+    if uri.is_sqlite:
+        folder = sqlite_path(uri).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise PermissionDeniedError(
+                f"{uri.shown}: the folder {folder} cannot be made: {err.strerror}"
+            ) from None
+    with exclusive(uri, command):
+        yield
 
 
 def require_empty_stores(stores: Mapping[str, StoreUri]) -> None:
