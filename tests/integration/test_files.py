@@ -56,7 +56,7 @@ def open_them(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         for name, value in shelf.environ.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it remembers credentials
-        monkeypatch.setattr(gcs, "_PATIENCE_S", 2.0)
+        monkeypatch.setattr(gcs, "_PATIENCE_S", 1.0)
         monkeypatch.setitem(azure.LIMITS, "increment_base", 0.1)
         monkeypatch.setattr(resuming, "_PAUSES_S", (0.01, 0.01))
         monkeypatch.setattr(deleting, "_PAUSES_S", (0.01, 0.01))
@@ -151,7 +151,9 @@ def test_a_walk_stays_below(shelf: Shelf, open_them: Open) -> None:
 
 @pytest.mark.parametrize("shelf", KINDS, indirect=True)
 def test_a_walk_over_several_pages(shelf: Shelf, open_them: Open) -> None:
-    many = {f"1/{number % 7}/{number}" for number in range(shelf.many)}
+    # More than the 1,000 objects of a page; those of the stand-ins are smaller.
+    count = 250 if shelf.text.startswith("abfss:") else min(shelf.many, 1_050)
+    many = {f"1/{number % 7}/{number}" for number in range(count)}
     shelf.lay(*many)
     found = [file.path for file in open_them(shelf).walk("1")]
     assert len(found) == len(many)
@@ -228,7 +230,7 @@ def test_a_file_is_written_whole_or_not_at_all(shelf: Shelf, open_them: Open) ->
 
 @pytest.mark.parametrize("shelf", KINDS, indirect=True)
 def test_files_are_removed(shelf: Shelf, open_them: Open) -> None:
-    going = [f"1/{name}" for name in ODD] + [f"2/{number}" for number in range(300)]
+    going = [f"1/{name}" for name in ODD] + [f"2/{number}" for number in range(110)]
     shelf.lay(*going, "1/x", "3")
     files = open_them(shelf)
     files.remove([*going, "4", "2/x", "5/y"])
@@ -363,9 +365,9 @@ def test_a_store_that_answers_503_now_and_then(shelf: Shelf, through: Through) -
 def test_a_store_that_answers_503_always(shelf: Shelf, through: Through) -> None:
     files, between = through
     between.answers = lambda _: Reply(503)
-    for work in every_way(files)[:5]:
+    for number in (0, 3, 4):
         with pytest.raises(UnavailableError, match="503"):
-            work()
+            every_way(files)[number]()
     assert shelf.paths() == set()
 
 

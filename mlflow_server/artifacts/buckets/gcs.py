@@ -5,6 +5,7 @@ import mimetypes
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
@@ -53,6 +54,7 @@ class GcsBucket:
         self._environ = environ
         self._subject = subject
         self._client, self._is_anonymous = make_client(subject)
+        self._client._http.hooks["response"].append(_finish_refusal)
         self._bucket = self._client.bucket(name)
 
     def list(self, prefix: str, *, after: str = "", more: str | None = None) -> Page:
@@ -250,6 +252,15 @@ class _Parts:
             raise AssertionError("the library asks for less than a part")
         self._at += len(part)
         return part
+
+
+def _finish_refusal(response: Any, **_: Any) -> None:
+    """Read the text of a refusal, so that its connection can be used again.
+
+    google-cloud-storage 3.17 leaves it open when it tries again to read a content.
+    """
+    if response.status_code >= HTTPStatus.BAD_REQUEST:
+        _ = response.content
 
 
 def _object(blob: Any) -> Object:

@@ -53,8 +53,8 @@ class ObjectFiles:
             page = self._bucket.list(prefix, more=more)
             for each in page.objects:
                 path = each.key[len(self._prefix) :]
-                if each.is_folder or (path.endswith("/") and not each.size_bytes):
-                    continue
+                if each.is_folder or (path[-1:] in ("", "/") and not each.size_bytes):
+                    continue  # stands for a folder
                 if is_path(path):
                     yield file_of(path, each.size_bytes, each.stamp)
                 elif on_skip is not None:
