@@ -11,7 +11,7 @@ from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.scratch import scratch_failures
-from mlflow_server.backup.targets import Arrival, holding, require_empty_stores
+from mlflow_server.backup.targets import Arrival, locked, require_empty_stores
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import snapshot
@@ -103,7 +103,7 @@ class Migration:
         with scratch_failures(), ExitStack() as stack:
             result, copying, arrival = self._begin(stack)
             stack.enter_context(exclusive(request.source, "migrate"))
-            stack.enter_context(holding(request.target, "migrate"))
+            stack.enter_context(locked(request.target, "migrate"))
             # Once more: somebody may have come before.
             filled_before = self._require_target(arrival)
             if filled_before is not None and arrival is not None:

@@ -21,7 +21,7 @@ from mlflow_server.backup.placing import Placing
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.selection import EVERYTHING, Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.backup.targets import Arrival, holding, is_empty, require_empty_stores
+from mlflow_server.backup.targets import Arrival, locked, is_empty, require_empty_stores
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SchemaError, SettingsError
@@ -137,7 +137,7 @@ class Restoration:
             self._require_targets(manifest, places)
             self._require_sound(manifest)
             for uri in request.databases.values():
-                stack.enter_context(holding(uri, "restore"))
+                stack.enter_context(locked(uri, "restore"))
             # Once more: somebody may have come before.
             arrival, filled_before = self._require_targets(manifest, places)
             result = self._begin(manifest, places)

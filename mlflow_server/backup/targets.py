@@ -29,6 +29,24 @@ def is_empty(uri: StoreUri) -> bool:
     return read_store_status(uri).state is SchemaState.EMPTY
 
 
+@contextmanager
+def locked(uri: StoreUri, command: str) -> Iterator[None]:
+    """Hold the lock of a store that may not be there yet.
+
+    Raises:
+        BusyError: Another operation holds it.
+        OpsError: The store cannot be reached, or its folder cannot be made.
+    """
+    if uri.is_sqlite:
+        folder = sqlite_path(uri).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise explain(uri.shown, str(folder), err, writes=True) from None
+    with exclusive(uri, command):
+        yield
+
+
 def require_empty_stores(stores: Mapping[str, StoreUri]) -> None:
     """Raise when a store that is to be filled has something in it.
 
@@ -42,19 +60,6 @@ def require_empty_stores(stores: Mapping[str, StoreUri]) -> None:
                 hint="restore into an empty one, or with --replace; "
                 f"{uri.setting} says which one is meant",
             )
-
-
-@contextmanager
-def holding(uri: StoreUri, command: str) -> Iterator[None]:
-    """Hold the lock of a store that is going to be there; see `store.lock.exclusive`."""
-    if uri.is_sqlite:
-        folder = sqlite_path(uri).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise explain(uri.setting, str(folder), err, writes=True) from None
-    with exclusive(uri, command):
-        yield
 
 
 # By what a database is, and by table.

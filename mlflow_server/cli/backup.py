@@ -160,6 +160,11 @@ def place_argument(function: F) -> F:
     return click.argument("place", required=False)(function)
 
 
+def archive_argument(function: F) -> F:
+    """Which backup; a platform's jobs have variables, but no arguments."""
+    return click.argument("archive", default="latest", envvar="TRACKING_SERVER_ARCHIVE")(function)
+
+
 def _switch(name: str, text: str) -> Callable[[F], F]:
     return own_option(name, text, is_flag=True)
 
@@ -242,7 +247,7 @@ def list_(context: Context, place: str | None) -> None:
 
 
 @command.command("verify", epilog=_VERIFY_EPILOG)
-@click.argument("archive")
+@archive_argument
 @_switch("--quick", "Of artifacts only whether they are there.")
 @_switch("--drill", "Also restore the database into a throw-away one, and compare.")
 @common_options
@@ -250,7 +255,8 @@ def list_(context: Context, place: str | None) -> None:
 def verify(context: Context, archive: str, quick: bool, drill: bool) -> None:
     """Find out whether a backup is as it was written.
 
-    ARCHIVE is PLACE/NAME or PLACE/latest; without a PLACE it is TRACKING_SERVER_BACKUPS.
+    ARCHIVE is PLACE/NAME or PLACE/latest [env: TRACKING_SERVER_ARCHIVE]; without a PLACE it is
+    TRACKING_SERVER_BACKUPS, without any latest.
     """
     loaded = load(context)
     from mlflow_server.backup.verify import Verification

@@ -13,6 +13,7 @@ from mlflow_server.units import render_size
 log = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 5.0
+_BAR_EVERY_S = 0.05
 
 
 @contextmanager
@@ -107,11 +108,16 @@ def _phase_bars(context: Context, in_bytes: Collection[str]) -> Iterator[Callabl
     )
     bars = Progress(*columns, console=console, transient=True)
     tasks: dict[str, Any] = {}
+    shown_at = 0.0
 
     def update(phase: str, done: int, total: int | None) -> None:
-        bars.start()  # only once there is something to show
+        nonlocal shown_at
         if phase not in tasks:
+            bars.start()  # only once there is something to show
             tasks[phase] = bars.add_task(phase, total=None, amount="")
+        elif time.monotonic() - shown_at < _BAR_EVERY_S:
+            return
+        shown_at = time.monotonic()
         amount = _amount(done, total, is_bytes=phase in in_bytes)
         bars.update(tasks[phase], completed=done, total=total, amount=amount)
 

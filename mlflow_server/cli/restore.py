@@ -9,6 +9,7 @@ import click
 
 from mlflow_server.cli.backup import (
     IN_BYTES,
+    archive_argument,
     databases_of,
     destination_of,
     find_archive,
@@ -72,7 +73,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 
 
 @click.command("restore", epilog=EPILOG)
-@click.argument("archive")
+@archive_argument
 @setting_options(
     "MLFLOW_BACKEND_STORE_URI",
     "MLFLOW_REGISTRY_STORE_URI",
@@ -124,8 +125,9 @@ def command(
 ) -> None:
     """Restore a backup into the configured store and artifact destination.
 
-    ARCHIVE is PLACE/NAME or PLACE/latest; without a PLACE it is TRACKING_SERVER_BACKUPS. Ids, times
-    and deleted things are as they were; a backup of an older release is upgraded on the way.
+    ARCHIVE is PLACE/NAME or PLACE/latest [env: TRACKING_SERVER_ARCHIVE]; without a PLACE it is
+    TRACKING_SERVER_BACKUPS, without any latest. Ids, times and deleted things are as they were; a
+    backup of an older release is upgraded on the way.
     """
     loaded = load(context, options)
     from mlflow_server.backup.restore import Request, Restoration

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import sqlite3
 import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]")
 _SEPARATES = re.compile(r"[\t\n\r]")
+_OF_ROWS = ("IntegrityError", "DataError", "OverflowError", "ProgrammingError")
 _COLUMN_OF_COPY = re.compile(r"COPY [^\n]*, column (\w+)")
 
 
@@ -121,11 +123,12 @@ class BulkWriter:
             name = "half of a surrogate pair"
         state = getattr(err, "sqlstate", None) or getattr(err, "pgcode", None) or ""
         diagnosis = getattr(err, "diag", None)
-        # Of SQLSTATE: 22 are data that do not fit, 23 are constraints.
-        is_row = state[:2] in ("22", "23") or name in (
-            "IntegrityError", "DataError", "InterfaceError", "OverflowError", "ProgrammingError",
-            "ValueError", "TypeError", "AttributeError", "half of a surrogate pair",
-        )  # fmt: skip
+        # Of SQLSTATE: 22 are data that do not fit, 23 are constraints. Others only name a kind.
+        is_row = state[:2] in ("22", "23") if state else name in _OF_ROWS
+        is_row |= isinstance(
+            err,
+            UnicodeEncodeError | sqlite3.InterfaceError | ValueError | TypeError | AttributeError,
+        )
         if not is_row:
             return explain_failure(self._uri, err) or err
         where = f"table {self._table.name}"

@@ -78,9 +78,7 @@ class LocalFiles:
         """See `Files`."""
         descriptor = self._open(path)
         try:
-            return LocalReader(
-                descriptor, path, self._show(path), start, lambda err: self._explain(path, err)
-            )
+            return LocalReader(descriptor, path, start, self._full(path), self._subject)
         except BaseException:
             os.close(descriptor)
             raise
@@ -273,7 +271,7 @@ class LocalFiles:
         return explain(self._subject, self._full(path), err, writes=writes)
 
     def _show(self, path: str) -> str:
-        return f"{self._subject}: {shown(f'{self._root}/{path}')}"
+        return f"{self._subject}: {shown(self._full(path))}"
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
