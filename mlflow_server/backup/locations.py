@@ -50,7 +50,9 @@ def places_of(table: Table) -> Callable[[Row], Iterator[Place]] | None:
         indexes = plain if tag is None or row[tag[0]] in tag[1] else ()
         for index in indexes:
             location = row[index]
-            if location and location != _REDACTED and not location.startswith(_BY_NAME):
+            if not isinstance(location, str) or location == _REDACTED:
+                continue
+            if location and not location.startswith(_BY_NAME):
                 yield Place(location, is_container)
 
     return find
@@ -73,7 +75,7 @@ def moving(table: Table, move: Callable[[str], str]) -> Callable[[Row], Row] | N
             return row
         moved = list(row)
         for index in plain:
-            if moved[index]:
+            if isinstance(moved[index], str):
                 moved[index] = move(moved[index])
         return moved
 

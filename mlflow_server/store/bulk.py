@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]")
+_SEPARATES = re.compile(r"[\t\n\r]")
 _OF_ROWS = ("IntegrityError", "DataError", "OverflowError", "ProgrammingError")
 _COLUMN_OF_COPY = re.compile(r"COPY [^\n]*, column (\w+)")
 
@@ -82,6 +83,10 @@ class BulkWriter:
             [("\\N" if value is None else writer(value)) for value in column]
             for writer, column in zip(self._writers, zip(*rows, strict=True), strict=True)
         ]
+        for writer, values in zip(self._writers, columns, strict=True):
+            # SQLite keeps text in columns of numbers, too: it must not become another row.
+            if writer is str and _SEPARATES.search("".join(values)):
+                raise ValueError
         text = "\n".join(map("\t".join, zip(*columns, strict=True)))
         if "\0" in text:
             raise BadInputError(
@@ -120,7 +125,10 @@ class BulkWriter:
         diagnosis = getattr(err, "diag", None)
         # Of SQLSTATE: 22 are data that do not fit, 23 are constraints. Others only name a kind.
         is_row = state[:2] in ("22", "23") if state else name in _OF_ROWS
-        is_row |= isinstance(err, UnicodeEncodeError | sqlite3.InterfaceError)
+        is_row |= isinstance(
+            err,
+            UnicodeEncodeError | sqlite3.InterfaceError | ValueError | TypeError | AttributeError,
+        )
         if not is_row:
             return explain_failure(self._uri, err) or err
         where = f"table {self._table.name}"

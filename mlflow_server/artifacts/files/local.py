@@ -165,6 +165,30 @@ class LocalFiles:
             sync_folder(source)
             sync_folder(target)
 
+    def remove_leftovers(self) -> None:
+        """Remove what killed writers have left, in all folders; nobody may be writing meanwhile.
+
+        Raises:
+            OpsError: It cannot be removed.
+        """
+        waiting = [""]
+        while waiting:
+            above = waiting.pop()
+            prefix = f"{above}/" if above else ""
+            left = []
+            try:
+                with self._entries(above) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(prefix + entry.name)
+                        elif entry.name.startswith(_ASIDE):
+                            left.append(prefix + entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, ValueError) as err:
+                raise self._explain(above, err) from None
+            self.remove(left)
+
     def close(self) -> None:
         """See `Files`: nothing is open."""
 
