@@ -45,7 +45,11 @@ from mlflow_server.uris import ArtifactScheme, ArtifactUri, StoreUri
 Progress = Callable[[str, int, int | None], None]
 
 _COMPRESSION = 6
-_SECRETS = {"secrets": "encrypted_value", "webhooks": "secret"}
+# Tables with values that MLflow encrypts, and where a server has the key.
+_KEYS = {
+    "secrets": "MLFLOW_CRYPTO_KEK_PASSPHRASE",
+    "webhooks": "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
+}
 
 
 @dataclass(frozen=True)
@@ -212,10 +216,10 @@ class Creation:
                 created.warnings.append(
                     f"{uri.shown}: MLflow has no table {table.name!r}; it is kept all the same"
                 )
-            if entry.rows and table.name in _SECRETS:
+            if entry.rows and (key := _KEYS.get(table.name)):
                 created.warnings.append(
                     f"the {table.name} are as MLflow encrypted them: whoever restores this needs "
-                    "the key of the server (MLFLOW_CRYPTO_KEK_PASSPHRASE), which is not in it"
+                    f"the key of the server ({key}), which is not in it"
                 )
         return DatabaseEntry(
             dialect=uri.dialect.value, revision=shot.revision, tables=tuple(entries)

@@ -11,7 +11,7 @@ from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.scratch import scratch_failures
-from mlflow_server.backup.targets import Arrival, locked, require_empty_stores
+from mlflow_server.backup.targets import Arrival, locked, require_different, require_empty_stores
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import snapshot
@@ -124,6 +124,7 @@ class Migration:
 
     def _begin(self, stack: ExitStack) -> tuple[Migrated, Copying | None, Arrival | None]:
         request = self._request
+        require_different(request.source, request.target)
         result = Migrated()
         if request.target_destination is None:
             self._require_target(None)

@@ -21,7 +21,7 @@ from mlflow_server.backup.placing import Placing
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.selection import EVERYTHING, Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.backup.targets import Arrival, locked, is_empty, require_empty_stores
+from mlflow_server.backup.targets import Arrival, is_empty, locked, require_empty_stores
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SchemaError, SettingsError
@@ -131,6 +131,7 @@ class Restoration:
             OpsError: The target is not empty, cannot be reached or cannot be written.
         """
         request = self._request
+        self.survey()  # a refusal leaves nothing behind, not even a lock
         manifest = self._manifest()
         with scratch_failures(), ExitStack() as stack:
             places = stack.enter_context(closing(Places(self._destination, self._environ)))
