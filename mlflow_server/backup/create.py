@@ -32,7 +32,7 @@ from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.scratch import scratch_failures
-from mlflow_server.backup.shelf import Shelf
+from mlflow_server.backup.shelf import Backup, Shelf
 from mlflow_server.backup.stage import Stage
 from mlflow_server.backup.wanted import note_all, noting
 from mlflow_server.errors import BadInputError, UnavailableError
@@ -117,9 +117,11 @@ class Creation:
         self._shelf = shelf
         self._progress = progress
         self._base: Manifest | None = None
+        self._backups: list[Backup] = []
 
     def survey(self) -> Created:
         """What a backup would hold, without making one."""
+        self._backups = self._shelf.backups()
         created = self._begin()
         with scratch_failures(), self._notes(created) as (notes, places):
             for name, uri in self._request.databases.items():
@@ -150,7 +152,8 @@ class Creation:
             OpsError: See `run`.
         """
         with self._shelf.exclusive("backup create") as turn:
-            self._shelf.sweep()
+            self._backups = self._shelf.backups()
+            self._shelf.sweep(self._backups)
             created = self._begin()
             with self._shelf.stage(created.id) as stage, scratch_failures():
                 self._write(created, stage)
@@ -273,7 +276,7 @@ class Creation:
     def _remember_base(self, created: Created, notes: Notes) -> None:
         """Take the newest backup with artifacts for the base, as far as it is sound."""
         there = {file.path: file.size_bytes for file in self._shelf.packs()}
-        for backup in reversed(self._shelf.backups()):
+        for backup in reversed(self._backups):
             if backup.manifest is None:
                 created.warnings.append(f"{backup.problem}; artifacts are not taken from it")
                 continue

@@ -200,6 +200,13 @@ class Manifest(_Document):
         _unique(tuple(t.file for database in self.databases.values() for t in database.tables))
         return self
 
+    def without_tables(self) -> Self:
+        """The same, with less in memory."""
+        databases = {
+            name: entry.model_copy(update={"tables": ()}) for name, entry in self.databases.items()
+        }
+        return self.model_copy(update={"databases": databases})
+
     def as_json(self) -> bytes:
         """The document's bytes."""
         return self.model_dump_json(indent=2).encode() + b"\n"
