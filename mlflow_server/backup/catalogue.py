@@ -1,15 +1,13 @@
 """The files of a backup in the order of its packs, in a temporary database: they may be many."""
 
-import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from mlflow_server.backup.format import ArtifactEntry, Manifest, is_inside
+from mlflow_server.backup.scratch import open_scratch
 from mlflow_server.errors import BadInputError
 
 
@@ -34,12 +32,7 @@ class Catalogue:
     """Where each content is and which files have it."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="mlflow-server-backup-")
-        path = Path(self._folder.name) / "catalogue"
-        self._database = sqlite3.connect(path, isolation_level=None)
-        # It is of no use once the process has ended, however that ends.
-        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
-        self._database.execute(
+        self._database = open_scratch(
             "CREATE TABLE file (pack, start, size_bytes, sha256, location, path)"
         )
         self.files = 0
@@ -48,7 +41,6 @@ class Catalogue:
     def close(self) -> None:
         """Forget everything."""
         self._database.close()
-        self._folder.cleanup()
 
     def add(self, lines: Iterable[bytes], manifest: Manifest, shown: str) -> None:
         """Take in an index.
@@ -62,9 +54,13 @@ class Catalogue:
             BadInputError: It is damaged, or fits the manifest not, or leads somewhere else.
         """
         packs = {pack.file: pack.size_bytes for pack in manifest.packs}
+        told = manifest.artifacts
+        different = BadInputError(f"{shown}: has other files than the manifest says")
 
         def rows() -> Iterator[tuple[str, int, int, str, str, str]]:
             for line in lines:
+                if told is None or self.files == told.files:
+                    raise different
                 entry = _entry(line, shown)
                 if not is_inside(entry.path):
                     raise BadInputError(f"{shown}: the path {entry.path[:200]!r} leads elsewhere")
@@ -84,9 +80,8 @@ class Catalogue:
         self._database.execute("BEGIN")
         self._database.executemany("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?)", rows())
         self._database.execute("COMMIT")
-        told = manifest.artifacts
         if told is None or (told.files, told.size_bytes) != (self.files, self.size_bytes):
-            raise BadInputError(f"{shown}: has other files than the manifest says")
+            raise different
 
     def iter_packs(self) -> Iterator[tuple[str, Iterator[Content]]]:
         """Each pack that something is in, with its contents from its beginning to its end."""

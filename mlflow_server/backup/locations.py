@@ -51,7 +51,8 @@ def places_of(table: Table) -> Callable[[Row], Iterator[Place]] | None:
         indexes = plain if tag is None or row[tag[0]] in tag[1] else ()
         for index in indexes:
             location = row[index]
-            if location and not _is_placeholder(location):
+            # An archive may have anything in a column.
+            if isinstance(location, str) and location and not _is_placeholder(location):
                 yield Place(location, is_container)
 
     return find
@@ -74,7 +75,7 @@ def moving(table: Table, move: Callable[[str], str]) -> Callable[[Row], Row] | N
             return row
         moved = list(row)
         for index in plain:
-            if moved[index]:
+            if isinstance(moved[index], str):
                 moved[index] = move(moved[index])
         return moved
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mlflow_server.errors import BadInputError
 
-# A row is never that long; a file that is all zeros would be.
+# A row is never that long; what somebody makes up to fill the memory may be.
 LONGEST_LINE = 512 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
@@ -52,8 +52,12 @@ def read_lines(reader: Readable, digest: str, shown: str) -> Iterator[bytes]:
     hashed = _Hashed(reader)
     try:
         with gzip.GzipFile(fileobj=hashed) as lines:
-            while line := lines.readline(LONGEST_LINE):
-                if len(line) == LONGEST_LINE or not line.endswith(b"\n"):
+            while line := lines.readline(_CHUNK_BYTES):
+                if line[:1] not in b"[{":
+                    raise BadInputError(f"{shown}: is damaged: a line is no JSON")
+                if len(line) == _CHUNK_BYTES:
+                    line += lines.readline(LONGEST_LINE)
+                if not line.endswith(b"\n"):
                     raise BadInputError(f"{shown}: is damaged: a line has no end")
                 yield line
         while hashed.read(_CHUNK_BYTES):

@@ -66,10 +66,16 @@ _DELETED = {
     "evaluation_datasets": "dataset_id NOT IN (SELECT id FROM wanted_datasets)",
     "datasets": "dataset_uuid NOT IN (SELECT source_id FROM inputs WHERE source_type = 'DATASET' "
     "AND destination_id IN (SELECT id FROM wanted_runs))",
-    "inputs": "NOT (source_id IN (SELECT id FROM wanted_runs) "
-    "OR destination_id IN (SELECT id FROM wanted_runs))",
-    "entity_associations": "source_id NOT IN (SELECT id FROM wanted_datasets) "
-    "AND source_id NOT IN (SELECT request_id FROM trace_info)",
+    # From a data set to a run, or from a run to a logged model.
+    "inputs": "CASE source_type WHEN 'DATASET' "
+    "THEN destination_id NOT IN (SELECT id FROM wanted_runs) "
+    "ELSE source_id NOT IN (SELECT id FROM wanted_runs) "
+    "OR destination_id NOT IN (SELECT id FROM wanted_models) END",
+    "entity_associations": "(source_id NOT IN (SELECT id FROM wanted_datasets) "
+    "AND source_id NOT IN (SELECT request_id FROM trace_info)) OR CASE destination_type "
+    "WHEN 'experiment' THEN destination_id NOT IN "
+    "(SELECT CAST(id AS TEXT) FROM wanted_experiments) "
+    "WHEN 'run' THEN destination_id NOT IN (SELECT id FROM wanted_runs) ELSE 0 END",
 }
 
 

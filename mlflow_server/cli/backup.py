@@ -19,7 +19,7 @@ from mlflow_server.cli.shared import (
     setting_options,
     stop_on_sigterm,
 )
-from mlflow_server.errors import SettingsError, UsageError
+from mlflow_server.errors import SettingsError, UnavailableError, UsageError
 from mlflow_server.settings.load import LoadedSettings
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def find_archive(loaded: LoadedSettings, archive: str) -> Iterator[tuple["Shelf"
         if name == "latest":
             backups = shelf.backups()
             if not backups:
-                raise SettingsError(
-                    [f"{shelf.shown}: there is no backup"], hint="mlflow-server backup create"
+                raise UnavailableError(
+                    f"{shelf.shown}: there is no backup", hint="mlflow-server backup create"
                 )
             name = backups[-1].id
         yield shelf, name

@@ -130,7 +130,7 @@ class Lines:
             for place in self._bytes:
                 if row[place] is not None:
                     row[place] = base64.b64decode(row[place], validate=True)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise BadInputError(f"table {self._name}: a line is damaged") from None
         return row
 
