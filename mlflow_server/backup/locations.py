@@ -10,7 +10,10 @@ from mlflow_server.store.tables import Table
 Row: TypeAlias = Sequence[Any]
 
 # Everything of an experiment lies below its location, unless it says otherwise itself.
-_CONTAINERS = {"experiments": ("artifact_location",)}
+_CONTAINERS = {
+    "experiments": ("artifact_location",),
+    "workspaces": ("default_artifact_root", "trace_archival_location"),
+}
 _LOCATIONS = {
     "runs": ("artifact_uri",),
     "logged_models": ("artifact_location",),

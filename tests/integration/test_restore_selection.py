@@ -38,14 +38,16 @@ def target(tmp_path: Path) -> Copy:
     return Copy(f"sqlite:///{tmp_path}/store.db", str(tmp_path / "artifacts"))
 
 
-def restore(
-    everything: Everything, backups: Path, target: Copy, *options: str, code: int = 0
-) -> None:
+def restore(everything: Everything, backups: Path, target: Copy, *options: str) -> None:
+    """Restore a part, as the plan said."""
     environment = {**target.environment, BACKUPS: str(backups)}
     own = f"--artifact-map={everything.own}={target.destination}/own"
-    command(
-        everything.place, "restore", "latest", own, *options, environment=environment, code=code
-    )
+    line = ("restore", "latest", own, *options)
+    planned = command(everything.place, *line, "--dry-run", environment=environment)
+    done = command(everything.place, *line, environment=environment)
+    tables, files = ({item["name"]: item["facts"] for item in planned["items"]}).values()
+    assert tables["rows"] == done["items"][0]["facts"]["tables"]
+    assert files == done["items"][1]["facts"]
 
 
 def names(target: Copy, table: str, column: str = "name") -> set[str]:
