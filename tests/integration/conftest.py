@@ -16,6 +16,8 @@ from tests.standins.gcs_pages import run_gcs_pages
 from tests.standins.intercept import intercepted
 from tests.standins.lake import run_lake
 from tests.support.azure import AzureServer, run_azurite, why_not
+from tests.support.backup_forks import Forks
+from tests.support.backup_place import Depot
 from tests.support.gc_place import Made, Yard, make
 from tests.support.gcs import GcsServer, run_gcs
 from tests.support.mariadb import MARIADBD, MariaDb, run_mariadb
@@ -151,3 +153,16 @@ def refusing() -> Iterator[Forwarder]:
     """A server that nobody may use."""
     with forwarder(0, lambda _: Reply(403)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """What runs commands of backups, each in a process of its own."""
+    with Forks.start() as started:
+        yield started
+
+
+@pytest.fixture
+def depot(on_sqlite: Made, forks: Forks, tmp_path: Path) -> Depot:
+    """A copy of a store on SQLite, to be backed up."""
+    return Depot.make(tmp_path / "depot", on_sqlite, forks)
