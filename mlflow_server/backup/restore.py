@@ -21,7 +21,7 @@ from mlflow_server.backup.placing import Placing
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.selection import EVERYTHING, Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.backup.targets import Arrival, locked, is_empty, require_empty_stores
+from mlflow_server.backup.targets import Arrival, is_empty, locked, require_empty_stores
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SchemaError, SettingsError

@@ -76,9 +76,7 @@ def test_create_killed_at_any_step(depot: Depot) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_create_stopped_leaves_nothing(
-    depot: Depot, number: signal.Signals, code: int
-) -> None:
+def test_create_stopped_leaves_nothing(depot: Depot, number: signal.Signals, code: int) -> None:
     first = depot.create()
     _add_artifact(depot, "new")
     steps = depot.run("backup", "create", "--dry-run").steps
