@@ -10,11 +10,12 @@ from typing import TypeAlias
 from mlflow_server.artifacts.locations import normalised
 from mlflow_server.backup.archived import content_of
 from mlflow_server.backup.catalogue import Catalogue
+from mlflow_server.backup.collect import read_index
 from mlflow_server.backup.create import Creation, Progress
 from mlflow_server.backup.create import Request as BackupRequest
 from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.format import INDEX, DatabaseName, Manifest
-from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.locations import Moves, as_location
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.placing import Placing
@@ -61,6 +62,7 @@ class Restored:
     Args:
         manifest: Of the backup.
         moves: From where to where locations were rewritten.
+        planned: The rows of each by table: for a plan.
         databases: What was put into each.
         files: Artifacts that were written.
         size_bytes: How much they are.
@@ -72,6 +74,7 @@ class Restored:
 
     manifest: Manifest
     moves: list[tuple[str, str]] = field(default_factory=list)
+    planned: dict[DatabaseName, dict[str, int]] = field(default_factory=dict)
     databases: dict[str, Filled] = field(default_factory=dict)
     files: int = 0
     size_bytes: int = 0
@@ -113,15 +116,36 @@ class Restoration:
             OpsError: Something is.
         """
         manifest = self._manifest()
-        with closing(Places(self._destination, self._environ)) as places:
+        with scratch_failures(), ExitStack() as stack:
+            places = stack.enter_context(closing(Places(self._destination, self._environ)))
             result = self._begin(manifest, places)
             self._require_targets(manifest, places)
-        if manifest.artifacts is not None and self._request.wants_artifacts:
-            result.files, result.size_bytes = (
-                manifest.artifacts.files,
-                manifest.artifacts.size_bytes,
-            )
+            content, wants = self._choose(manifest, places, stack)
+            self._count(manifest, content, wants, result)
         return result
+
+    def _count(
+        self, manifest: Manifest, content: Mapping[str, Content], wants: Wants, result: Restored
+    ) -> None:
+        """What there is to be restored."""
+        artifacts = manifest.artifacts if self._request.wants_artifacts else None
+        if not self._request.selection:
+            for name, entry in manifest.databases.items():
+                result.planned[name] = {table.name: table.rows for table in entry.tables}
+            if artifacts is not None:
+                result.files, result.size_bytes = artifacts.files, artifacts.size_bytes
+            return
+        for name, part in content.items():
+            result.planned[DatabaseName(name)] = {
+                table.name: sum(map(len, part.rows(table))) for table in part.tables
+            }
+        if artifacts is not None:
+            for location, path, _, size_bytes, *_ in read_index(
+                self._shelf.lines(manifest.id, INDEX)
+            ):
+                if wants(location, path):
+                    result.files += 1
+                    result.size_bytes += size_bytes
 
     def run(self) -> Restored:
         """Restore it.
@@ -131,12 +155,13 @@ class Restoration:
             OpsError: The target is not empty, cannot be reached or cannot be written.
         """
         request = self._request
-        self.survey()  # a refusal leaves nothing behind, not even a lock
         manifest = self._manifest()
         with scratch_failures(), ExitStack() as stack:
             places = stack.enter_context(closing(Places(self._destination, self._environ)))
+            # Here already: a refusal leaves nothing behind, not even a lock.
             self._require_targets(manifest, places)
             self._require_sound(manifest)
+            content, wants = self._choose(manifest, places, stack)
             for uri in request.databases.values():
                 stack.enter_context(locked(uri, "restore"))
             # Once more: somebody may have come before.
@@ -144,7 +169,6 @@ class Restoration:
             result = self._begin(manifest, places)
             if request.replaces:
                 result.saved_as = self._save()
-            content, wants = self._choose(manifest, places, stack)
             if arrival is not None:
                 result.is_resumed = arrival.is_resumed() and not request.replaces
                 arrival.begin()
@@ -180,7 +204,7 @@ class Restoration:
         moves = list(self._request.artifact_map)
         old = manifest.artifacts.root if manifest.artifacts is not None else places.root
         if old != places.root and self._request.wants_artifacts:
-            moves.append((old, places.root))
+            moves.append((as_location(old), as_location(places.root)))
         return Restored(manifest, moves)
 
     def _require_targets(
