@@ -103,8 +103,10 @@ class TableEntry(_Document):
         names = _unique(tuple(column.name for column in self.columns))
         if not set(self.key) <= set(names):
             raise ValueError("the key is of other columns")
-        if self.name == VERSION_TABLE:
-            raise ValueError("the revision is no table")
+        if self.name == VERSION_TABLE or self.name.startswith("sqlite_"):
+            raise ValueError("no table of a store is called so")
+        if "\0" in "".join((self.name, *names)):
+            raise ValueError("nothing is called so")
         return self
 
 

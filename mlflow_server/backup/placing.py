@@ -11,7 +11,7 @@ from mlflow_server.artifacts.files import Files, LocalFiles, Reader
 from mlflow_server.artifacts.locations import PROXIED, normalised
 from mlflow_server.artifacts.shown import shown as shown_path
 from mlflow_server.backup.catalogue import Catalogue, Content
-from mlflow_server.backup.format import PACKS, is_inside
+from mlflow_server.backup.format import PACKS
 from mlflow_server.backup.locations import Moves, is_proxied
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf
@@ -156,13 +156,12 @@ class Placing:
             moved = self._places.root + moved.removeprefix(PROXIED)
         if not self._may_write(moved):
             return moved, None
+        if not {".", ".."}.isdisjoint(moved.split("/")) or "\0" in moved:
+            return moved, BadInputError("the location leads elsewhere")
         try:
-            files, below = self._places.find(moved)
+            return moved, self._places.find(moved)
         except BadInputError as err:
             return moved, err
-        if below and not is_inside(below):
-            return moved, BadInputError("the location leads elsewhere")
-        return moved, (files, below)
 
     def _may_write(self, plain: str) -> bool:
         """Only at the destination and where somebody said so: an archive may name any folder."""
