@@ -135,8 +135,8 @@ class Restoration:
             if artifacts is not None:
                 result.files, result.size_bytes = artifacts.files, artifacts.size_bytes
             return
-        for name, part in content.items():
-            result.planned[DatabaseName(name)] = {
+        for part_name, part in content.items():
+            result.planned[DatabaseName(part_name)] = {
                 table.name: sum(map(len, part.rows(table))) for table in part.tables
             }
         if artifacts is not None:
