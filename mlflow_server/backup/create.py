@@ -226,7 +226,10 @@ class Creation:
                     f"the key of the server ({key}), which is not in it"
                 )
         return DatabaseEntry(
-            dialect=uri.dialect.value, revision=shot.revision, tables=tuple(entries)
+            dialect=uri.dialect.value,
+            revision=shot.revision,
+            auth_revision=shot.auth_revision,
+            tables=tuple(entries),
         )
 
     def _write_table(

@@ -115,12 +115,14 @@ class DatabaseEntry(_Document):
 
     Args:
         dialect: What it was: `sqlite`, `postgresql` or `mysql`.
-        revision: Its schema's.
+        revision: Its schema's; None when it has no tracking store.
+        auth_revision: Of the tables of basic authentication; None without any.
         tables: Parents before children.
     """
 
     dialect: str
     revision: str | None
+    auth_revision: str | None = None
     tables: tuple[TableEntry, ...]
 
     @model_validator(mode="after")
@@ -196,8 +198,8 @@ class Manifest(_Document):
 
     @model_validator(mode="after")
     def _is_of_one_piece(self) -> Self:
-        if DatabaseName.BACKEND not in self.databases:
-            raise ValueError("there is no backend store in it")
+        if not self.databases:
+            raise ValueError("there is no database in it")
         _unique(tuple(pack.file for pack in self.packs))
         _unique(tuple(t.file for database in self.databases.values() for t in database.tables))
         return self

@@ -173,7 +173,7 @@ class Migration:
                 self._progress("tables", done, total)
 
             result.revision = shot.revision
-            content = Content(shot.revision, shot.tables, shot.rows)
+            content = Content(shot.revision, shot.tables, shot.rows, shot.auth_revision)
             moves = Moves(result.moves)
             with filled(self._request.target, content, moves, tell, replace=False) as database:
                 result.database = database

@@ -25,11 +25,16 @@ from mlflow_server.backup.shelf import Shelf
 from mlflow_server.backup.targets import Arrival, is_empty, locked, require_empty_stores
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
-from mlflow_server.errors import BadInputError, SchemaError, SettingsError
-from mlflow_server.store.revision import migration_tree
+from mlflow_server.errors import BadInputError, SettingsError, UsageError
+from mlflow_server.store.load import require_known
 from mlflow_server.store.snapshot import snapshot
 from mlflow_server.uris import ArtifactUri, StoreUri, parse_store_uri
 
+_SETTINGS = {
+    DatabaseName.BACKEND: "MLFLOW_BACKEND_STORE_URI",
+    DatabaseName.REGISTRY: "MLFLOW_REGISTRY_STORE_URI",
+    DatabaseName.AUTH: "MLFLOW_AUTH_CONFIG_PATH",
+}
 # Says of a location and a path whether the file is restored.
 Wants: TypeAlias = Callable[[str, str], bool]
 
@@ -131,12 +136,12 @@ class Restoration:
         artifacts = manifest.artifacts if self._request.wants_artifacts else None
         if not self._request.selection:
             for name, entry in manifest.databases.items():
-                result.planned[name] = {table.name: table.rows for table in entry.tables}
+                result.planned[name] = {t.name: t.rows for t in entry.tables}
             if artifacts is not None:
                 result.files, result.size_bytes = artifacts.files, artifacts.size_bytes
             return
-        for part_name, part in content.items():
-            result.planned[DatabaseName(part_name)] = {
+        for key, part in content.items():
+            result.planned[DatabaseName(key)] = {
                 table.name: sum(map(len, part.rows(table))) for table in part.tables
             }
         if artifacts is not None:
@@ -162,13 +167,13 @@ class Restoration:
             self._require_targets(manifest, places)
             self._require_sound(manifest)
             content, wants = self._choose(manifest, places, stack)
-            for uri in request.databases.values():
+            for uri in self._wanted(manifest).values():
                 stack.enter_context(locked(uri, "restore"))
             # Once more: somebody may have come before.
             arrival, filled_before = self._require_targets(manifest, places)
             result = self._begin(manifest, places)
             if request.replaces:
-                result.saved_as = self._save()
+                result.saved_as = self._save(manifest)
             if arrival is not None:
                 result.is_resumed = arrival.is_resumed() and not request.replaces
                 arrival.begin()
@@ -185,19 +190,26 @@ class Restoration:
     def _manifest(self) -> Manifest:
         manifest = self._shelf.manifest(self._request.backup_id)
         for name, database in manifest.databases.items():
-            if name not in self._request.databases:
-                setting = {"registry": "MLFLOW_REGISTRY_STORE_URI"}.get(name, name)
+            is_wanted = name == DatabaseName.BACKEND or not self._request.selection
+            if is_wanted and name not in self._request.databases:
                 raise SettingsError(
-                    [f"{setting}: is not set, and the backup has a database of its own for it"],
+                    [
+                        f"{_SETTINGS[name]}: is not set, and the backup has a database of its own "
+                        "for it"
+                    ],
                     hint="set it to an empty database",
                 )
-            if database.revision is not None and database.revision not in migration_tree():
-                raise SchemaError(
-                    f"{manifest.id}: the schema revision {database.revision} is not known to this "
-                    "release; a newer MLflow wrote it",
-                    hint="use the release that wrote it, or a newer one",
-                )
+            require_known(database.revision, database.auth_revision)
         return manifest
+
+    def _wanted(self, manifest: Manifest) -> dict[str, StoreUri]:
+        """The databases that are filled; a selection is of the tracking store."""
+        return {
+            name: uri
+            for name, uri in self._request.databases.items()
+            if name in manifest.databases
+            and (name == DatabaseName.BACKEND or not self._request.selection)
+        }
 
     def _begin(self, manifest: Manifest, places: Places) -> Restored:
         """What becomes of locations: what was at the one destination is at the other one."""
@@ -213,18 +225,14 @@ class Restoration:
         """Raise unless it can be restored there; else where to, and what is there already."""
         request = self._request
         arrival, filled_before = None, dict[str, dict[str, int]]()
-        wanted = {
-            name: uri for name, uri in request.databases.items() if name in manifest.databases
-        }
+        wanted = self._wanted(manifest)
         if manifest.artifacts is not None and request.wants_artifacts:
             files, _ = places.find(places.root)
             arrival = Arrival(files, self._destination.shown, manifest.id)
             if not request.replaces:
                 filled_before = arrival.filled(wanted)
         if not request.replaces:
-            require_empty_stores(
-                {n: u for n, u in request.databases.items() if n not in filled_before}
-            )
+            require_empty_stores({n: u for n, u in wanted.items() if n not in filled_before})
         if arrival is not None and manifest.artifacts is not None and not arrival.is_resumed():
             if not request.replaces:
                 arrival.require_empty()
@@ -243,11 +251,9 @@ class Restoration:
                 hint="nothing was changed; mlflow-server backup list shows other backups",
             )
 
-    def _save(self) -> str | None:
+    def _save(self, manifest: Manifest) -> str | None:
         """Make a backup of what is about to be replaced."""
-        databases = {
-            name: uri for name, uri in self._request.databases.items() if not is_empty(uri)
-        }
+        databases = {name: uri for name, uri in self._wanted(manifest).items() if not is_empty(uri)}
         if not databases:
             return None
         request = BackupRequest(
@@ -266,6 +272,8 @@ class Restoration:
         }
         if not self._request.selection:
             return content, lambda location, path: True
+        if DatabaseName.BACKEND not in manifest.databases:
+            raise UsageError(f"{manifest.id}: there is no tracking store in it to take a part of")
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlflow-server-restore-"))
         scratch = parse_store_uri(f"sqlite:///{folder}/scratch.db")
         tell = self._telling(
@@ -283,7 +291,9 @@ class Restoration:
             whole = f"{normalised(location, root)}/{path}"
             return notes.is_wanted(whole.rpartition("/")[0])
 
-        return {"backend": Content(shot.revision, shot.tables, shot.rows)}, wants
+        return {
+            "backend": Content(shot.revision, shot.tables, shot.rows, shot.auth_revision)
+        }, wants
 
     def _place(self, manifest: Manifest, places: Places, result: Restored, wants: Wants) -> None:
         total = manifest.artifacts.size_bytes if manifest.artifacts is not None else None
