@@ -105,12 +105,14 @@ def command(
     from mlflow_server.cli.migrate_report import echo_migrated, migrated_report
     from mlflow_server.cli.progress import show_phases
     from mlflow_server.cli.store import require_store
+    from mlflow_server.store.schema import import_lightly
 
     if to_backend_store_uri is None:
         raise UsageError(
             "nobody said where to: --to-backend-store-uri is missing",
             hint="mlflow-server migrate --to-backend-store-uri postgresql://USER@HOST/DATABASE",
         )
+    import_lightly()
     os.environ.update(loaded.credentials)
     with (
         stop_on_sigterm(),
