@@ -59,9 +59,10 @@ def explained(
         OpsError: Something did.
     """
     import requests
+    import urllib3
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError, TransportError
-    from google.cloud.storage.exceptions import DataCorruption
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
     endpoint = mask_uri(environ.get(_ENDPOINT) or "Google Cloud Storage")
     try:
@@ -73,6 +74,8 @@ def explained(
         if is_anonymous and err.code in (401, 403):
             raise _no_credentials(subject, environ) from None
         raise _explain(subject, bucket, err.code) from None
+    except InvalidResponse as err:  # of a content, after the last attempt
+        raise _explain(subject, bucket, err.response.status_code) from None
     except (requests.exceptions.InvalidJSONError, DataCorruption) as err:
         raise UnavailableError(
             f"{subject}: {endpoint} does not answer like GCS ({type(err).__name__})",
@@ -92,7 +95,11 @@ def explained(
         ) from None
     except ValueError as err:  # an address that requests cannot read is one as well
         raise _wrong_settings(subject, err) from None
-    except requests.exceptions.RequestException as err:
+    except (
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+        ConnectionError,
+    ) as err:
         raise UnavailableError(
             f"{subject}: cannot reach {endpoint} ({type(err).__name__})",
             hint=f"check the network and {_ENDPOINT}",

@@ -1,11 +1,13 @@
 """Paths and keys in messages. Pure."""
 
-import os
+import re
 
 _LENGTH = 200
+# Of names on disks that are no UTF-8; nothing can be written with them.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def shown(path: str | os.PathLike[str]) -> str:
+def shown(path: str) -> str:
     """A path for messages: short enough, and nothing in it that cannot be written anywhere."""
-    text = os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    text = _SURROGATES.sub("\ufffd", path)
     return text if len(text) <= _LENGTH else f"{text[:_LENGTH]}…"

@@ -1,7 +1,7 @@
 """The tables of a backup, as rows again."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain
 
 from mlflow_server.backup.fill import Content
 from mlflow_server.backup.format import DatabaseEntry, TableEntry
@@ -9,7 +9,7 @@ from mlflow_server.backup.shelf import Shelf
 from mlflow_server.errors import BadInputError
 from mlflow_server.store.tables import Checksum, Column, Row, Table
 
-ROWS_AT_ONCE = 5_000
+_SCALARS = {bool, int, float, str, bytes, type(None)}
 
 
 def table_of(entry: TableEntry) -> Table:
@@ -25,13 +25,19 @@ def iter_rows(shelf: Shelf, backup_id: str, entry: TableEntry) -> Iterator[list[
         BadInputError: They are not what they were; at the end at the latest.
     """
     checksum = Checksum(table_of(entry))
-    lines = shelf.lines(backup_id, entry.file)
-    while some := list(islice(lines, ROWS_AT_ONCE)):
-        yield checksum.add_lines(some)
+    shown = f"{shelf.shown}/{backup_id}/{entry.file}"
+    for some in shelf.lines(backup_id, entry.file):
+        if checksum.rows + len(some) > entry.rows:
+            break
+        try:
+            rows = checksum.add_lines(some)
+        except BadInputError as err:
+            raise BadInputError(f"{shown}: is damaged: {err.message}") from None
+        if not set(map(type, chain.from_iterable(rows))) <= _SCALARS:
+            raise BadInputError(f"{shown}: is damaged: a value is no scalar")
+        yield rows
     if (checksum.rows, checksum.text) != (entry.rows, entry.checksum):
-        raise BadInputError(
-            f"{shelf.shown}/{backup_id}/{entry.file}: has other rows than the manifest says"
-        )
+        raise BadInputError(f"{shown}: has other rows than the manifest says")
 
 
 def content_of(shelf: Shelf, backup_id: str, entry: DatabaseEntry) -> Content:

@@ -1,15 +1,11 @@
 """The files of a backup in the order of its packs, in a temporary database: they may be many."""
 
-import sqlite3
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
+from itertools import chain, groupby
 
-from pydantic import ValidationError
-
-from mlflow_server.backup.format import ArtifactEntry, Manifest, is_inside
+from mlflow_server.backup.format import Manifest, is_inside, read_entries
+from mlflow_server.backup.scratch import open_scratch
 from mlflow_server.errors import BadInputError
 
 
@@ -34,12 +30,7 @@ class Catalogue:
     """Where each content is and which files have it."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="mlflow-server-backup-")
-        path = Path(self._folder.name) / "catalogue"
-        self._database = sqlite3.connect(path, isolation_level=None)
-        # It is of no use once the process has ended, however that ends.
-        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
-        self._database.execute(
+        self._database = open_scratch(
             "CREATE TABLE file (pack, start, size_bytes, sha256, location, path)"
         )
         self.files = 0
@@ -48,13 +39,12 @@ class Catalogue:
     def close(self) -> None:
         """Forget everything."""
         self._database.close()
-        self._folder.cleanup()
 
-    def add(self, lines: Iterable[bytes], manifest: Manifest, shown: str) -> None:
+    def add(self, index: Iterable[Sequence[bytes]], manifest: Manifest, shown: str) -> None:
         """Take in an index.
 
         Args:
-            lines: Of the index.
+            index: Its lines, some at a time.
             manifest: Of the same backup.
             shown: The index, for messages.
 
@@ -62,10 +52,13 @@ class Catalogue:
             BadInputError: It is damaged, or fits the manifest not, or leads somewhere else.
         """
         packs = {pack.file: pack.size_bytes for pack in manifest.packs}
+        told = manifest.artifacts
+        different = BadInputError(f"{shown}: has other files than the manifest says")
 
         def rows() -> Iterator[tuple[str, int, int, str, str, str]]:
-            for line in lines:
-                entry = _entry(line, shown)
+            for entry in chain.from_iterable(read_entries(lines, shown) for lines in index):
+                if told is None or self.files == told.files:
+                    raise different
                 if not is_inside(entry.path):
                     raise BadInputError(f"{shown}: the path {entry.path[:200]!r} leads elsewhere")
                 if entry.offset + entry.size_bytes > packs.get(entry.pack, -1):
@@ -84,9 +77,8 @@ class Catalogue:
         self._database.execute("BEGIN")
         self._database.executemany("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?)", rows())
         self._database.execute("COMMIT")
-        told = manifest.artifacts
         if told is None or (told.files, told.size_bytes) != (self.files, self.size_bytes):
-            raise BadInputError(f"{shown}: has other files than the manifest says")
+            raise different
 
     def iter_packs(self) -> Iterator[tuple[str, Iterator[Content]]]:
         """Each pack that something is in, with its contents from its beginning to its end."""
@@ -101,10 +93,3 @@ class Catalogue:
 def _contents(rows: Iterable[tuple[str, int, int, str, str, str]]) -> Iterator[Content]:
     for (start, size_bytes, sha256), same in groupby(rows, key=lambda row: row[1:4]):
         yield Content(start, size_bytes, sha256, tuple((row[4], row[5]) for row in same))
-
-
-def _entry(line: bytes, shown: str) -> ArtifactEntry:
-    try:
-        return ArtifactEntry.model_validate_json(line)
-    except ValidationError:
-        raise BadInputError(f"{shown}: a line is damaged") from None

@@ -3,19 +3,17 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from pydantic import ValidationError
 
 from mlflow_server.artifacts.files import (
     ChangedError,
     LocalFiles,
     VanishedError,
 )
-from mlflow_server.backup.format import INDEX, ArtifactEntry
+from mlflow_server.backup.format import INDEX, read_entries
 from mlflow_server.backup.notes import Notes, Stored
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
@@ -28,6 +26,8 @@ _CHUNK_BYTES = 1024 * 1024
 # Files of an object store that are read at the same time.
 _THREADS = 8
 _AHEAD = 32
+# At a file that is changed meanwhile.
+_ATTEMPTS = 3
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Collected:
         stored_files: How many were read and are in packs of this backup now.
         stored_bytes: How much that is; less where a content occurs twice.
         read_bytes: How much was read.
-        passing: Files that vanished or changed while they were read, with what happened.
+        passing: Files that vanished before they were read, with what happened.
         failed: Files and locations that could not be read, with the reason.
         packs: Names of all packs that something is in.
     """
@@ -103,7 +103,8 @@ class Collector:
                 except VanishedError:
                     self.result.passing.append((found.shown, "vanished while it was read"))
                 except ChangedError:
-                    self.result.passing.append((found.shown, "changed while it was read"))
+                    reason = "changes again and again while it is read"
+                    self.result.failed.append((found.shown, reason))
                 except (PermissionDeniedError, BadInputError) as err:
                     self.result.failed.append((found.shown, err.message))
                 else:
@@ -134,16 +135,20 @@ class Collector:
     def _store(self, found: Found, content: Future[bytes] | None) -> tuple[int, Stored]:
         if (known := self._find_known(found)) is not None:
             return known
-        if found.file.size_bytes <= _SMALL_BYTES:
-            return self._store_small(content.result() if content else found.files.read(found.path))
-        try:
-            return self._store_large(found, found.file.size_bytes)
-        except ChangedError:
-            # Once more, as it is now: whoever wrote it may be done.
-            again = found.files.find(found.path)
-            if again is None:
-                raise VanishedError(found.shown) from None
-            return self._store_large(found, again.size_bytes)
+        size_bytes = found.file.size_bytes
+        for _ in range(_ATTEMPTS):
+            try:
+                if size_bytes > _SMALL_BYTES:
+                    return self._store_large(found, size_bytes)
+                whole = content.result() if content else found.files.read(found.path)
+                return self._store_small(whole)
+            except ChangedError:
+                # Once more, as it is now: whoever wrote it may be done.
+                again = found.files.find(found.path)
+                if again is None:
+                    raise VanishedError(found.shown) from None
+                size_bytes, content = again.size_bytes, None
+        raise ChangedError(found.shown)
 
     def _store_small(self, content: bytes) -> tuple[int, Stored]:
         digest = hashlib.sha256(content).hexdigest()
@@ -194,26 +199,25 @@ def _line(found: Found, size_bytes: int, stored: Stored) -> bytes:
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
 
 
-def read_index(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str, int, str, str, int]]:
-    """Lines of an index, as `Notes.note_known` takes them.
+def read_index(
+    index: Iterable[Sequence[bytes]],
+) -> Iterator[tuple[str, str, str, int, str, str, int]]:
+    """The files of an index, as `Notes.note_known` takes them.
 
     Args:
-        lines: One file each.
+        index: Its lines, some at a time.
 
     Raises:
         BadInputError: One is no such line.
     """
-    for line in lines:
-        try:
-            entry = ArtifactEntry.model_validate_json(line)
-        except ValidationError:
-            raise BadInputError(f"{INDEX}: a line is damaged") from None
-        yield (
-            entry.location,
-            entry.path,
-            entry.stamp,
-            entry.size_bytes,
-            entry.sha256,
-            entry.pack,
-            entry.offset,
-        )
+    for lines in index:
+        for entry in read_entries(lines, INDEX):
+            yield (
+                entry.location,
+                entry.path,
+                entry.stamp,
+                entry.size_bytes,
+                entry.sha256,
+                entry.pack,
+                entry.offset,
+            )

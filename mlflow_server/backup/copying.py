@@ -27,7 +27,7 @@ class Copied:
         files: How many files are there now, copied in this run or before.
         size_bytes: Of all of them.
         elsewhere: Files outside the source's destination; they stay where they are.
-        passing: Files that vanished or changed while they were read, with what happened.
+        passing: Files that vanished before they were read, with what happened.
         failed: Files and locations that could not be copied, with the reason.
     """
 
@@ -78,13 +78,18 @@ class Copying:
         waiting: deque[tuple[Found, Future[None] | None]] = deque()
         with ThreadPoolExecutor(_THREADS) as pool:
             for found in iter_files(self._notes, self._source, self.result.failed):
-                place = self._find(found)
+                try:
+                    place = self._find(found)
+                    is_there = place is not None and self._is_there(found, *place)
+                except BadInputError as err:  # a name that cannot be there
+                    self.result.failed.append((found.shown, err.message))
+                    continue
                 if place is None:
                     self.result.elsewhere += 1
                     continue
                 files, path = place
                 is_local = isinstance(files, LocalFiles) and isinstance(found.files, LocalFiles)
-                if self._is_there(found, files, path):
+                if is_there:
                     waiting.append((found, None))
                 elif is_local:
                     task: Future[None] = Future()
@@ -132,7 +137,7 @@ class Copying:
         except VanishedError:
             self.result.passing.append((found.shown, "vanished while it was read"))
         except ChangedError:
-            self.result.passing.append((found.shown, "changed while it was read"))
+            self.result.failed.append((found.shown, "changed while it was read"))
         except (PermissionDeniedError, BadInputError) as err:
             self.result.failed.append((found.shown, err.message))
         else:

@@ -17,9 +17,11 @@ from mlflow_server.backup.format import (
     FORMAT,
     INDEX,
     MANIFEST,
+    PACKS,
     ArtifactsEntry,
     ColumnEntry,
     DatabaseEntry,
+    DatabaseName,
     Manifest,
     PackEntry,
     Scope,
@@ -29,7 +31,9 @@ from mlflow_server.backup.format import (
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
-from mlflow_server.backup.shelf import Shelf, Stage
+from mlflow_server.backup.scratch import scratch_failures
+from mlflow_server.backup.shelf import Backup, Shelf
+from mlflow_server.backup.stage import Stage
 from mlflow_server.backup.wanted import note_all, noting
 from mlflow_server.errors import BadInputError, UnavailableError
 from mlflow_server.store.lock import exclusive
@@ -41,7 +45,11 @@ from mlflow_server.uris import ArtifactScheme, ArtifactUri, StoreUri
 Progress = Callable[[str, int, int | None], None]
 
 _COMPRESSION = 6
-_SECRETS = {"secrets": "encrypted_value", "webhooks": "secret"}
+# Tables with values that MLflow encrypts, and where a server has the key.
+_KEYS = {
+    "secrets": "MLFLOW_CRYPTO_KEK_PASSPHRASE",
+    "webhooks": "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
+}
 
 
 @dataclass(frozen=True)
@@ -109,16 +117,19 @@ class Creation:
         self._shelf = shelf
         self._progress = progress
         self._base: Manifest | None = None
+        self._backups: list[Backup] = []
 
     def survey(self) -> Created:
         """What a backup would hold, without making one."""
+        self._backups = self._shelf.backups()
         created = self._begin()
-        with self._notes(created) as (notes, places):
+        with scratch_failures(), self._notes(created) as (notes, places):
             for name, uri in self._request.databases.items():
                 with snapshot(uri) as shot:
                     created.rows[name] = {table.name: shot.count(table) for table in shot.tables}
                     note_all(notes, shot)
             if places is not None:
+                self._require_destination(notes, places)
                 created.artifacts = Collector(notes, places, self._tell_bytes).survey()
         return created
 
@@ -140,28 +151,31 @@ class Creation:
         Raises:
             OpsError: See `run`.
         """
-        with self._shelf.exclusive("backup create"):
-            self._shelf.sweep()
+        with self._shelf.exclusive("backup create") as turn:
+            self._backups = self._shelf.backups()
+            self._shelf.sweep(self._backups)
             created = self._begin()
-            with self._shelf.stage(created.id) as stage:
+            with self._shelf.stage(created.id) as stage, scratch_failures():
                 self._write(created, stage)
+                turn.check()
                 stage.publish()
         return created
 
     def _begin(self) -> Created:
         moment = datetime.now(UTC)
-        taken = {backup.id for backup in self._shelf.backups()}
+        taken = self._shelf.taken_names()
         while (backup_id := make_id(moment, self._request.label)) in taken:
             moment = datetime.fromtimestamp(moment.timestamp() + 1, UTC)
         return Created(backup_id, Scope.FULL)
 
     def _write(self, created: Created, stage: Stage) -> None:
         started = datetime.now(UTC)
-        databases, packs, artifacts = {}, list[PackEntry](), None
+        databases, packs, artifacts = dict[DatabaseName, DatabaseEntry](), list[PackEntry](), None
         with self._notes(created) as (notes, places):
             for name, uri in self._request.databases.items():
                 with snapshot(uri) as shot:
-                    databases[name] = self._write_database(created, name, uri, shot, stage, notes)
+                    entry = self._write_database(created, name, uri, shot, stage, notes)
+                    databases[DatabaseName(name)] = entry
             if places is not None:
                 self._require_destination(notes, places)
                 packs, artifacts = self._write_artifacts(created, stage, notes, places)
@@ -179,6 +193,7 @@ class Creation:
             packs=tuple(packs),
             warnings=tuple(created.warnings),
         )
+        stage.require_packs(packs)
         stage.write(MANIFEST, manifest.as_json())
 
     # --- Tables ----------------------------------------------------------------------------------
@@ -204,10 +219,10 @@ class Creation:
                 created.warnings.append(
                     f"{uri.shown}: MLflow has no table {table.name!r}; it is kept all the same"
                 )
-            if entry.rows and table.name in _SECRETS:
+            if entry.rows and (key := _KEYS.get(table.name)):
                 created.warnings.append(
                     f"the {table.name} are as MLflow encrypted them: whoever restores this needs "
-                    "the key of the server (MLFLOW_CRYPTO_KEK_PASSPHRASE), which is not in it"
+                    f"the key of the server ({key}), which is not in it"
                 )
         return DatabaseEntry(
             dialect=uri.dialect.value, revision=shot.revision, tables=tuple(entries)
@@ -259,24 +274,38 @@ class Creation:
             places.close()
 
     def _remember_base(self, created: Created, notes: Notes) -> None:
-        """Take the newest sound backup with artifacts for the base."""
-        for backup in reversed(self._shelf.backups()):
-            if backup.manifest is not None and backup.manifest.artifacts is not None:
-                try:
-                    notes.note_known(read_index(self._shelf.lines(backup.id, INDEX)))
-                except BadInputError as err:
-                    notes.forget_known()
-                    created.warnings.append(f"{err.message}; every artifact is read anew")
-                    continue
-                created.scope, created.base = Scope.INCREMENTAL, backup.id
-                self._base = backup.manifest
-                return
+        """Take the newest backup with artifacts for the base, as far as it is sound."""
+        there = {file.path: file.size_bytes for file in self._shelf.packs()}
+        for backup in reversed(self._backups):
+            if backup.manifest is None:
+                created.warnings.append(f"{backup.problem}; artifacts are not taken from it")
+                continue
+            if backup.manifest.artifacts is None:
+                continue
+            packs = backup.manifest.packs
+            sound = {p.file for p in packs if there.get(f"{PACKS}/{p.file}") == p.size_bytes}
+            for pack in packs:
+                if pack.file not in sound:
+                    created.warnings.append(
+                        f"{self._shelf.shown}/{PACKS}/{pack.file}: is missing or damaged; the "
+                        "artifacts in it are read anew"
+                    )
+            try:
+                lines = self._shelf.lines(backup.id, INDEX)
+                notes.note_known(entry for entry in read_index(lines) if entry[5] in sound)
+            except BadInputError as err:
+                notes.forget_known()
+                created.warnings.append(f"{err.message}; artifacts are not taken from it")
+                continue
+            created.scope, created.base = Scope.INCREMENTAL, backup.id
+            self._base = backup.manifest
+            return
 
     def _require_destination(self, notes: Notes, places: Places) -> None:
         """An unmounted volume looks like a destination whose files are all gone."""
         if self._destination.scheme is not ArtifactScheme.LOCAL or Path(places.root).is_dir():
             return
-        if any(places.is_inside(root.plain) for root in notes.iter_roots()):
+        if notes.names_any(places.root):
             raise UnavailableError(
                 f"MLFLOW_ARTIFACTS_DESTINATION: {places.root} is not there, although rows name "
                 "artifacts in it: perhaps a volume is not mounted",

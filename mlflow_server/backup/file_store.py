@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlflow_server.errors import BadInputError
+from mlflow_server.errors import BadInputError, UnavailableError
 from mlflow_server.uris import ArtifactUri, StoreUri, parse_store_uri
 
 _LINES = 3
@@ -29,6 +29,8 @@ def importing(folder: Path) -> Iterator[tuple[StoreUri, ArtifactUri]]:
     Source: MLflow 3.17.2 `mlflow migrate-filestore`; it takes SQLite only.
     """
     folder = folder.resolve()
+    if not folder.is_dir():
+        raise UnavailableError(f"{folder}: there is no such folder", hint="check --file-store")
     with tempfile.TemporaryDirectory(prefix="mlflow-server-filestore-") as place:
         text = f"sqlite:///{place}/store.db"
         command = [sys.executable, "-W", "ignore", "-m", "mlflow", "migrate-filestore"]

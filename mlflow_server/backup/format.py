@@ -2,14 +2,25 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from mlflow_server.errors import BadInputError
+from mlflow_server.store.revision import VERSION_TABLE
 from mlflow_server.store.tables import Kind
 
 FORMAT = 1
@@ -21,12 +32,22 @@ UNFINISHED = ".unfinished-"
 
 _LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _ID = rf"[0-9]{{8}}T[0-9]{{6}}Z(-{_LABEL})?"
+_TABLE_FILE = r"tables/[a-z]+/[A-Za-z0-9_.~%-]+\.jsonl\.gz"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Checksum = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 BackupId = Annotated[str, StringConstraints(pattern=rf"^{_ID}$")]
-Count = Annotated[int, Field(ge=0)]
+# No more than databases and disks count up to.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+T = TypeVar("T")
+
+
+def _unique(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("has something twice")
+    return values
 
 
 class Scope(StrEnum):
@@ -34,6 +55,14 @@ class Scope(StrEnum):
 
     FULL = "full"
     INCREMENTAL = "incremental"
+
+
+class DatabaseName(StrEnum):
+    """What a database of a server is."""
+
+    BACKEND = "backend"
+    REGISTRY = "registry"
+    AUTH = "auth"
 
 
 class _Document(BaseModel):
@@ -62,13 +91,22 @@ class TableEntry(_Document):
     """
 
     name: str
-    file: str
+    file: Annotated[str, StringConstraints(pattern=rf"^{_TABLE_FILE}$")]
     sha256: Sha256
     rows: Count
     checksum: Checksum
-    columns: tuple[ColumnEntry, ...]
-    key: tuple[str, ...]
+    columns: Annotated[tuple[ColumnEntry, ...], Field(min_length=1)]
+    key: Annotated[tuple[str, ...], AfterValidator(_unique)]
     known: bool
+
+    @model_validator(mode="after")
+    def _has_own_columns(self) -> Self:
+        names = _unique(tuple(column.name for column in self.columns))
+        if not set(self.key) <= set(names):
+            raise ValueError("the key is of other columns")
+        if self.name == VERSION_TABLE:
+            raise ValueError("the revision is no table")
+        return self
 
 
 class DatabaseEntry(_Document):
@@ -83,6 +121,11 @@ class DatabaseEntry(_Document):
     dialect: str
     revision: str | None
     tables: tuple[TableEntry, ...]
+
+    @model_validator(mode="after")
+    def _has_tables_once(self) -> Self:
+        _unique(tuple(table.name for table in self.tables))
+        return self
 
 
 class PackEntry(_Document):
@@ -145,10 +188,25 @@ class Manifest(_Document):
     release: str
     mlflow_version: str
     scope: Scope
-    databases: Mapping[str, DatabaseEntry]
+    databases: Mapping[DatabaseName, DatabaseEntry]
     artifacts: ArtifactsEntry | None
     packs: tuple[PackEntry, ...]
     warnings: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _is_of_one_piece(self) -> Self:
+        if DatabaseName.BACKEND not in self.databases:
+            raise ValueError("there is no backend store in it")
+        _unique(tuple(pack.file for pack in self.packs))
+        _unique(tuple(t.file for database in self.databases.values() for t in database.tables))
+        return self
+
+    def without_tables(self) -> Self:
+        """The same, with less in memory."""
+        databases = {
+            name: entry.model_copy(update={"tables": ()}) for name, entry in self.databases.items()
+        }
+        return self.model_copy(update={"databases": databases})
 
     def as_json(self) -> bytes:
         """The document's bytes."""
@@ -175,6 +233,28 @@ class ArtifactEntry(_Document):
     stamp: str
     pack: str
     offset: Count
+
+
+_ENTRIES = TypeAdapter(list[ArtifactEntry])
+
+
+def read_entries(lines: Sequence[bytes], shown: str) -> list[ArtifactEntry]:
+    """Understand lines of an index, whoever wrote it.
+
+    Args:
+        lines: Some.
+        shown: Which file, for messages.
+
+    Raises:
+        BadInputError: One is no such line.
+    """
+    try:
+        entries = _ENTRIES.validate_json(b"[%s]" % b",".join(lines))
+    except ValidationError:
+        entries = []
+    if len(entries) != len(lines):
+        raise BadInputError(f"{shown}: a line is damaged")
+    return entries
 
 
 def make_id(moment: datetime, label: str | None) -> str:
@@ -254,9 +334,13 @@ def read_sums(content: bytes, shown: str) -> dict[str, str]:
 
 
 def is_inside(path: str) -> bool:
-    """True for a relative path that leads to something below where it starts."""
+    """True for a relative path that leads to something below where it starts.
+
+    A part in the middle may be empty: buckets have such keys.
+    """
     parts = path.split("/")
-    return "\0" not in path and all(part not in ("", ".", "..") for part in parts)
+    is_relative = bool(parts[0] and parts[-1])
+    return is_relative and {".", ".."}.isdisjoint(parts) and "\0" not in path
 
 
 def sha256(content: bytes) -> str:

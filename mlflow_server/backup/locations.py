@@ -22,8 +22,9 @@ _TAGS = {
 }
 # Of a model version: they name a run or a logged model, whose own location it is.
 _BY_NAME = ("runs:", "models:")
-# What MLflow 3.17.2 leaves of a deleted version's source (model_registry/sqlalchemy_store.py).
-_REDACTED = "REDACTED-SOURCE-PATH"
+# What MLflow 3.17.2 has for a source where there is none: of deleted versions
+# (model_registry/sqlalchemy_store.py), of versions of prompts (prompt/constants.py).
+_PLACEHOLDERS = ("REDACTED-SOURCE-PATH", "dummy-source", "prompt-template")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def places_of(table: Table) -> Callable[[Row], Iterator[Place]] | None:
         indexes = plain if tag is None or row[tag[0]] in tag[1] else ()
         for index in indexes:
             location = row[index]
-            if location and location != _REDACTED and not location.startswith(_BY_NAME):
+            # An archive may have anything in a column.
+            if isinstance(location, str) and location and not _is_placeholder(location):
                 yield Place(location, is_container)
 
     return find
@@ -73,11 +75,16 @@ def moving(table: Table, move: Callable[[str], str]) -> Callable[[Row], Row] | N
             return row
         moved = list(row)
         for index in plain:
-            if moved[index]:
+            if isinstance(moved[index], str):
                 moved[index] = move(moved[index])
         return moved
 
     return replace
+
+
+def _is_placeholder(location: str) -> bool:
+    """True for what says of no place where artifacts are."""
+    return location in _PLACEHOLDERS or location.startswith(_BY_NAME)
 
 
 def _columns(

@@ -10,7 +10,8 @@ from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
-from mlflow_server.backup.targets import Arrival, require_empty_stores
+from mlflow_server.backup.scratch import scratch_failures
+from mlflow_server.backup.targets import Arrival, locked, require_different, require_empty_stores
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import snapshot
@@ -77,7 +78,7 @@ class Migration:
         Raises:
             OpsError: Something is.
         """
-        with ExitStack() as stack:
+        with scratch_failures(), ExitStack() as stack:
             result, copying, _ = self._begin(stack)
             with snapshot(self._request.source) as shot:
                 result.revision = shot.revision
@@ -99,10 +100,17 @@ class Migration:
             OpsError: The target is not empty, or something cannot be reached or written.
         """
         request = self._request
-        with ExitStack() as stack:
-            stack.enter_context(exclusive(request.source, "migrate"))
-            stack.enter_context(exclusive(request.target, "migrate"))
+        with scratch_failures(), ExitStack() as stack:
             result, copying, arrival = self._begin(stack)
+            stack.enter_context(exclusive(request.source, "migrate"))
+            stack.enter_context(locked(request.target, "migrate"))
+            # Once more: somebody may have come before.
+            filled_before = self._require_target(arrival)
+            if filled_before is not None and arrival is not None:
+                result.is_resumed = True
+                result.database = Filled(filled_before, {})
+                arrival.end()
+                return result
             if copying is not None and arrival is not None:
                 result.is_resumed = arrival.is_resumed()
                 arrival.begin()
@@ -116,30 +124,40 @@ class Migration:
 
     def _begin(self, stack: ExitStack) -> tuple[Migrated, Copying | None, Arrival | None]:
         request = self._request
-        require_empty_stores({"backend": request.target})
+        require_different(request.source, request.target)
         result = Migrated()
         if request.target_destination is None:
+            self._require_target(None)
             return result, None, None
         source = stack.enter_context(closing(Places(request.source_destination, self._environ)))
         target = stack.enter_context(closing(Places(request.target_destination, self._environ)))
         if source.root == target.root:
+            self._require_target(None)
             return result, None, None
         result.moves = [(source.root, target.root)]
         self._notes = stack.enter_context(closing(Notes(source.root)))
         files, _ = target.find(target.root)
         arrival = Arrival(files, request.target_destination.shown, f"migrate {source.root}")
-        is_resumed = arrival.is_resumed()
-        if not is_resumed:
-            arrival.require_empty()
+        self._require_target(arrival)
         copying = Copying(
             self._notes,
             source,
             target,
             Moves(result.moves),
             lambda done: self._progress("artifacts", done, None),
-            is_resumed=is_resumed,
+            is_resumed=arrival.is_resumed(),
         )
         return result, copying, arrival
+
+    def _require_target(self, arrival: Arrival | None) -> dict[str, int] | None:
+        """Raise unless the target is empty or this has filled it before; then, with which rows."""
+        stores = {"backend": self._request.target}
+        filled_before = arrival.filled(stores) if arrival is not None else {}
+        if not filled_before:
+            require_empty_stores(stores)
+        if arrival is not None and not arrival.is_resumed():
+            arrival.require_empty()
+        return filled_before.get("backend")
 
     def _move_rows(
         self, result: Migrated, copying: Copying | None, arrival: Arrival | None
@@ -163,3 +181,4 @@ class Migration:
                     note_all(self._notes, shot)
                     result.copied = copying.run()
                     arrival.settle()
+                    arrival.note_rows({"backend": database.rows})

@@ -1,12 +1,10 @@
 """What a backup has to remember while it works, in a temporary file: it may be much."""
 
-import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow_server.artifacts.locations import normalised
+from mlflow_server.backup.scratch import open_scratch
 
 _TABLES = """
 CREATE TABLE location (
@@ -59,19 +57,13 @@ class Notes:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._folder = tempfile.TemporaryDirectory(prefix="mlflow-server-backup-")
-        self.folder = Path(self._folder.name)
-        self._database = sqlite3.connect(self.folder / "notes", isolation_level=None)
-        # It is of no use once the process has ended, however that ends.
-        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
-        self._database.executescript(_TABLES)
+        self._database = open_scratch(_TABLES)
         self._database.execute("BEGIN")
         self._covered: tuple[str, bool] = ("", False)
 
     def close(self) -> None:
         """Forget everything."""
         self._database.close()
-        self._folder.cleanup()
 
     # --- Locations -------------------------------------------------------------------------------
 
@@ -91,6 +83,20 @@ class Notes:
             if above is None or not plain.startswith(above):
                 above = f"{plain}/"
                 yield Root(plain, location)
+
+    def names_any(self, folder: str) -> bool:
+        """True when something that has files has its location in a folder.
+
+        Args:
+            folder: In the form that locations are compared in.
+        """
+        start = folder.rstrip("/") + "/"
+        query = (
+            "SELECT 1 FROM location WHERE NOT is_container "
+            "AND (plain = ? OR substr(plain, 1, ?) = ?)"
+        )
+        found = self._database.execute(query, (folder, len(start), start)).fetchone()
+        return found is not None
 
     def is_wanted(self, folder: str) -> bool:
         """True when a folder lies in the location of something that has files.
@@ -115,7 +121,9 @@ class Notes:
         Args:
             entries: Of each file location, path, stamp, size in bytes, digest, pack and offset.
         """
-        self._database.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?)", entries)
+        self._database.executemany(
+            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?)", entries
+        )
         self._database.execute(
             "INSERT OR IGNORE INTO content SELECT sha256, pack, start FROM known"
         )

@@ -9,8 +9,9 @@ from functools import lru_cache, partial
 
 from mlflow_server.artifacts.files import Files, LocalFiles, Reader
 from mlflow_server.artifacts.locations import normalised
+from mlflow_server.artifacts.shown import shown as shown_path
 from mlflow_server.backup.catalogue import Catalogue, Content
-from mlflow_server.backup.format import PACKS
+from mlflow_server.backup.format import PACKS, is_inside
 from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf
@@ -22,6 +23,10 @@ _CHUNK_BYTES = 1024 * 1024
 _GAP_BYTES = 1024 * 1024
 _THREADS = 8
 _AHEAD = 32
+
+
+class _DamagedError(BadInputError):
+    """A pack is not what it was when it was verified."""
 
 
 class Placing:
@@ -106,6 +111,8 @@ class Placing:
     def _end(self, target: "_Target", size_bytes: int, act: Callable[[], None]) -> None:
         try:
             act()
+        except _DamagedError:
+            raise
         except BadInputError as err:  # a name that cannot be there
             self.failed.append((target.shown, err.message))
             return
@@ -145,9 +152,12 @@ class Placing:
         if not self._may_write(plain):
             return moved, None
         try:
-            return moved, self._places.find(plain)
+            files, below = self._places.find(plain)
         except BadInputError as err:
             return moved, err
+        if below and not is_inside(below):
+            return moved, BadInputError("the location leads elsewhere")
+        return moved, (files, below)
 
     def _may_write(self, plain: str) -> bool:
         """Only at the destination and where somebody said so: an archive may name any folder."""
@@ -201,7 +211,7 @@ class _Pack:
         while left:
             chunk = reader.read(min(left, _CHUNK_BYTES))
             if not chunk:
-                raise BadInputError(f"{self._shown}: is damaged: it ends too early")
+                raise _DamagedError(f"{self._shown}: is damaged: it ends too early")
             digest.update(chunk)
             left -= len(chunk)
             self._at += len(chunk)
@@ -209,8 +219,8 @@ class _Pack:
                 break
             yield chunk
         if digest.hexdigest() != content.sha256:
-            wrong = "/".join(content.files[0])
-            raise BadInputError(f"{self._shown}: is damaged: the content of {wrong} is another one")
+            wrong = shown_path("/".join(content.files[0]))
+            raise _DamagedError(f"{self._shown}: is damaged: the content of {wrong} is another one")
 
     def _seek(self, offset: int) -> Reader:
         gap = offset - self._at

@@ -37,38 +37,26 @@ def prune_backups(shelf: Shelf, retention: Retention, *, is_dry_run: bool) -> Pr
         BusyError: Somebody is making a backup there.
         OpsError: The place cannot be reached or changed.
     """
-    if is_dry_run:
+    if is_dry_run or not shelf.taken_names():
         return _choose(shelf, retention)
-    with shelf.exclusive("backup prune"):
+    with shelf.exclusive("backup prune") as turn:
         result = _choose(shelf, retention)
         for name in result.removed:
+            turn.check()
             shelf.remove(name)
-        result.packs, result.size_bytes = (0, 0) if result.unreadable else shelf.sweep()
+        turn.check()
+        gone = shelf.sweep(shelf.backups())
+    result.packs, result.size_bytes = len(gone), sum(file.size_bytes for file in gone)
     return result
 
 
 def _choose(shelf: Shelf, retention: Retention) -> Pruned:
     backups = shelf.backups()
-    sound = {backup.manifest.created_at: backup for backup in backups if backup.manifest}
-    kept = choose_kept(list(sound), retention)
-    result = Pruned(
-        {sound[moment].id: reasons for moment, reasons in kept.items()},
-        [backup.id for moment, backup in sorted(sound.items()) if moment not in kept],
-        unreadable=[backup.id for backup in backups if backup.manifest is None],
-    )
-    needed = {
-        pack.file
-        for backup in sound.values()
-        if backup.id in result.kept and backup.manifest
-        for pack in backup.manifest.packs
-    }
-    going = {
-        pack.file: pack.size_bytes
-        for backup in sound.values()
-        if backup.manifest
-        for pack in backup.manifest.packs
-        if pack.file not in needed
-    }
-    if not result.unreadable:
-        result.packs, result.size_bytes = len(going), sum(going.values())
-    return result
+    moments = {backup.id: backup.manifest.created_at for backup in backups if backup.manifest}
+    kept = choose_kept(moments, retention)
+    removed = [name for name in sorted(moments, key=lambda name: moments[name]) if name not in kept]
+    left = [backup for backup in backups if backup.id not in removed]
+    going = shelf.strays(left)
+    unreadable = [backup.id for backup in backups if backup.manifest is None]
+    size_bytes = sum(file.size_bytes for file in going)
+    return Pruned(kept, removed, len(going), size_bytes, unreadable)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mlflow_server.errors import BadInputError
 
-# A row is never that long; a file that is all zeros would be.
+# A row is never that long; what somebody makes up to fill the memory may be.
 LONGEST_LINE = 512 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
@@ -60,8 +60,12 @@ def read_lines(reader: Readable, digest: str, shown: str) -> Iterator[list[bytes
                     text = b"".join((*begun, whole, end))
                     begun, length = [], 0
                     yield text.splitlines(keepends=True)
+                if not rest:
+                    continue
                 begun.append(rest)
                 length += len(rest)
+                if begun[0][:1] not in b"[{":
+                    raise BadInputError(f"{shown}: is damaged: a line is no JSON")
                 if length >= LONGEST_LINE:
                     raise BadInputError(f"{shown}: is damaged: a line has no end")
         if length:

@@ -13,18 +13,18 @@ from mlflow_server.backup.catalogue import Catalogue
 from mlflow_server.backup.create import Creation, Progress
 from mlflow_server.backup.create import Request as BackupRequest
 from mlflow_server.backup.fill import Content, Filled, filled
-from mlflow_server.backup.format import INDEX, Manifest
+from mlflow_server.backup.format import INDEX, DatabaseName, Manifest
 from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.placing import Placing
+from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.selection import EVERYTHING, Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.backup.targets import Arrival, is_empty, require_empty_stores
+from mlflow_server.backup.targets import Arrival, is_empty, locked, require_empty_stores
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SchemaError, SettingsError
-from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import migration_tree
 from mlflow_server.store.snapshot import snapshot
 from mlflow_server.uris import ArtifactUri, StoreUri, parse_store_uri
@@ -131,23 +131,29 @@ class Restoration:
             OpsError: The target is not empty, cannot be reached or cannot be written.
         """
         request = self._request
+        self.survey()  # a refusal leaves nothing behind, not even a lock
         manifest = self._manifest()
-        with ExitStack() as stack:
-            for uri in request.databases.values():
-                stack.enter_context(exclusive(uri, "restore"))
+        with scratch_failures(), ExitStack() as stack:
             places = stack.enter_context(closing(Places(self._destination, self._environ)))
-            result = self._begin(manifest, places)
-            arrival = self._require_targets(manifest, places)
+            self._require_targets(manifest, places)
             self._require_sound(manifest)
+            for uri in request.databases.values():
+                stack.enter_context(locked(uri, "restore"))
+            # Once more: somebody may have come before.
+            arrival, filled_before = self._require_targets(manifest, places)
+            result = self._begin(manifest, places)
             if request.replaces:
                 result.saved_as = self._save()
             content, wants = self._choose(manifest, places, stack)
             if arrival is not None:
-                result.is_resumed = arrival.is_resumed()
+                result.is_resumed = arrival.is_resumed() and not request.replaces
                 arrival.begin()
                 self._place(manifest, places, result, wants)
                 arrival.settle()
-            self._fill(content, result)
+            for name, rows in filled_before.items():
+                result.databases[name] = Filled(rows, {})
+                del content[name]
+            self._fill(content, result, arrival)
             if arrival is not None:
                 arrival.end()
         return result
@@ -177,18 +183,29 @@ class Restoration:
             moves.append((old, places.root))
         return Restored(manifest, moves)
 
-    def _require_targets(self, manifest: Manifest, places: Places) -> Arrival | None:
-        if not self._request.replaces:
-            require_empty_stores(self._request.databases)
-        if manifest.artifacts is None or not self._request.wants_artifacts:
-            return None
-        files, _ = places.find(places.root)
-        arrival = Arrival(files, self._destination.shown, manifest.id)
-        if not arrival.is_resumed():
-            if not self._request.replaces:
+    def _require_targets(
+        self, manifest: Manifest, places: Places
+    ) -> tuple[Arrival | None, dict[str, dict[str, int]]]:
+        """Raise unless it can be restored there; else where to, and what is there already."""
+        request = self._request
+        arrival, filled_before = None, dict[str, dict[str, int]]()
+        wanted = {
+            name: uri for name, uri in request.databases.items() if name in manifest.databases
+        }
+        if manifest.artifacts is not None and request.wants_artifacts:
+            files, _ = places.find(places.root)
+            arrival = Arrival(files, self._destination.shown, manifest.id)
+            if not request.replaces:
+                filled_before = arrival.filled(wanted)
+        if not request.replaces:
+            require_empty_stores(
+                {n: u for n, u in request.databases.items() if n not in filled_before}
+            )
+        if arrival is not None and manifest.artifacts is not None and not arrival.is_resumed():
+            if not request.replaces:
                 arrival.require_empty()
             arrival.require_space(manifest.artifacts.size_bytes)
-        return arrival
+        return arrival, filled_before
 
     def _require_sound(self, manifest: Manifest) -> None:
         found = Verification(self._shelf, manifest.id, self._progress).run(
@@ -219,7 +236,7 @@ class Restoration:
         self, manifest: Manifest, places: Places, stack: ExitStack
     ) -> tuple[dict[str, Content], Wants]:
         """What the databases are to hold, and which artifacts are restored."""
-        content = {
+        content: dict[str, Content] = {
             name: content_of(self._shelf, manifest.id, entry)
             for name, entry in manifest.databases.items()
         }
@@ -227,7 +244,9 @@ class Restoration:
             return content, lambda location, path: True
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlflow-server-restore-"))
         scratch = parse_store_uri(f"sqlite:///{folder}/scratch.db")
-        tell = self._telling("selection", sum(t.rows for t in manifest.databases["backend"].tables))
+        tell = self._telling(
+            "selection", sum(t.rows for t in manifest.databases[DatabaseName.BACKEND].tables)
+        )
         with filled(scratch, content["backend"], Moves(()), tell, replace=False):
             pass
         keep_only(scratch, self._request.selection)
@@ -258,7 +277,9 @@ class Restoration:
         result.files, result.size_bytes = placing.files, placing.size_bytes
         result.kept_back, result.failed = placing.kept_back, placing.failed
 
-    def _fill(self, content: Mapping[str, Content], result: Restored) -> None:
+    def _fill(
+        self, content: Mapping[str, Content], result: Restored, arrival: Arrival | None
+    ) -> None:
         """All databases appear at the end, one right after the other."""
         total = sum(
             table.rows for entry in result.manifest.databases.values() for table in entry.tables
@@ -275,6 +296,8 @@ class Restoration:
                         replace=self._request.replaces,
                     )
                 )
+            if arrival is not None:
+                arrival.note_rows({name: of.rows for name, of in result.databases.items()})
 
     def _telling(self, phase: str, total: int) -> Callable[[int], None]:
         done = 0

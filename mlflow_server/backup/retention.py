@@ -1,8 +1,8 @@
 """Which backups may go. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True)
@@ -27,36 +27,37 @@ class Retention:
         return any((self.last, self.daily, self.weekly, self.monthly))
 
 
-def choose_kept(moments: Sequence[datetime], retention: Retention) -> dict[datetime, list[str]]:
+def choose_kept(moments: Mapping[str, datetime], retention: Retention) -> dict[str, list[str]]:
     """The backups that stay.
 
     Args:
-        moments: When each was made, UTC, all different.
+        moments: When each was made, by its name.
         retention: The rules.
 
     Returns:
         Why each of them stays; the others may go. Newest first.
     """
-    newest_first = sorted(moments, reverse=True)
-    reasons: dict[datetime, list[str]] = {moment: [] for moment in newest_first}
-    rules = (
-        ("last", retention.last, lambda moment: moment),
-        ("daily", retention.daily, lambda moment: moment.date()),
-        ("weekly", retention.weekly, lambda moment: moment.isocalendar()[:2]),
-        ("monthly", retention.monthly, lambda moment: (moment.year, moment.month)),
+    in_utc = {name: moment.astimezone(UTC) for name, moment in moments.items()}
+    newest_first = sorted(in_utc, key=lambda name: (in_utc[name], name), reverse=True)
+    reasons: dict[str, list[str]] = {name: [] for name in newest_first}
+    rules: tuple[tuple[str, int, Callable[[str], object]], ...] = (
+        ("last", retention.last, lambda name: name),
+        ("daily", retention.daily, lambda name: in_utc[name].date()),
+        ("weekly", retention.weekly, lambda name: in_utc[name].isocalendar()[:2]),
+        ("monthly", retention.monthly, lambda name: (in_utc[name].year, in_utc[name].month)),
     )
-    for name, count, period_of in rules:
+    for rule, count, period_of in rules:
         periods: set[object] = set()
-        for moment in newest_first:
+        for name in newest_first:
             if len(periods) == count:
                 break
-            if (period := period_of(moment)) not in periods:
+            if (period := period_of(name)) not in periods:
                 periods.add(period)
-                reasons[moment].append(name)
-    kept = {moment: why for moment, why in reasons.items() if why}
-    for moment in newest_first:
+                reasons[name].append(rule)
+    kept = {name: why for name, why in reasons.items() if why}
+    for name in newest_first:
         if len(kept) >= retention.minimum:
             break
-        if moment not in kept:
-            kept[moment] = ["minimum"]
-    return {moment: kept[moment] for moment in newest_first if moment in kept}
+        if name not in kept:
+            kept[name] = ["minimum"]
+    return {name: kept[name] for name in newest_first if name in kept}

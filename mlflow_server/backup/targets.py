@@ -1,15 +1,20 @@
 """Where a restore or a migration goes: empty, or begun by the same one before."""
 
-import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mlflow_server.artifacts.files import Files, LocalFiles
-from mlflow_server.errors import OpsError, PermissionDeniedError, UnavailableError
+from mlflow_server.artifacts.files.disk_failures import explain
+from mlflow_server.errors import OpsError, PermissionDeniedError, UnavailableError, UsageError
+from mlflow_server.store.engine import sqlite_path
+from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import SchemaState, read_store_status
+from mlflow_server.store.snapshot import snapshot
 from mlflow_server.units import render_size
 from mlflow_server.uris import StoreUri
 
@@ -22,6 +27,24 @@ _OURS = (_MARKER, ".gc-trash")
 def is_empty(uri: StoreUri) -> bool:
     """True for a store without tables."""
     return read_store_status(uri).state is SchemaState.EMPTY
+
+
+@contextmanager
+def locked(uri: StoreUri, command: str) -> Iterator[None]:
+    """Hold the lock of a store that may not be there yet.
+
+    Raises:
+        BusyError: Another operation holds it.
+        OpsError: The store cannot be reached, or its folder cannot be made.
+    """
+    if uri.is_sqlite:
+        folder = sqlite_path(uri).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise explain(uri.shown, str(folder), err, writes=True) from None
+    with exclusive(uri, command):
+        yield
 
 
 def require_empty_stores(stores: Mapping[str, StoreUri]) -> None:
@@ -37,6 +60,33 @@ def require_empty_stores(stores: Mapping[str, StoreUri]) -> None:
                 hint="restore into an empty one, or with --replace; "
                 f"{uri.setting} says which one is meant",
             )
+
+
+def require_different(source: StoreUri, target: StoreUri) -> None:
+    """Raise when two URIs mean one database, as far as they tell; its lock tells the rest.
+
+    Raises:
+        UsageError: They do.
+    """
+    if _identity(source) == _identity(target):
+        raise UsageError(
+            f"{target.shown}: source and target are the same database",
+            hint="name another, empty one: --to-backend-store-uri",
+        )
+
+
+def _identity(uri: StoreUri) -> tuple[object, ...]:
+    from sqlalchemy.engine.url import make_url
+
+    if uri.is_sqlite:
+        return (sqlite_path(uri),)
+    url = make_url(uri.text)
+    host = url.host or url.query.get("host") or "localhost"
+    return uri.dialect, host, str(url.port or url.query.get("port")), url.database
+
+
+# By what a database is, and by table.
+Rows = Mapping[str, Mapping[str, int]]
 
 
 class Arrival:
@@ -55,11 +105,16 @@ class Arrival:
 
     def is_resumed(self) -> bool:
         """True when the same was begun here before."""
-        if self._files.find(_MARKER) is None:
-            return False
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            return bool(json.loads(self._files.read(_MARKER))["from"] == self._origin)
-        return False
+        return self._read().get("from") == self._origin
+
+    def filled(self, stores: Mapping[str, StoreUri]) -> dict[str, dict[str, int]]:
+        """The databases that this has filled before it was stopped, with their rows by table."""
+        rows: dict[str, dict[str, int]] = self._read().get("rows") or {}
+        return {
+            name: rows[name]
+            for name, uri in stores.items()
+            if name in rows and self.is_resumed() and _has(uri, rows[name])
+        }
 
     def require_empty(self) -> None:
         """Raise when there are files that are not of this.
@@ -102,9 +157,18 @@ class Arrival:
             raise PermissionDeniedError(f"{self._shown}: cannot write there")
 
     def begin(self) -> None:
-        """Mark it as being filled."""
-        document = json.dumps({"from": self._origin}).encode()
-        self._files.write(_MARKER, document, len(document), durable=True)
+        """Mark it as being filled, unless it is marked so already."""
+        if isinstance(self._files, LocalFiles):
+            self._files.remove_leftovers()
+        if not self.is_resumed():
+            self._write({"from": self._origin})
+
+    def note_rows(self, rows: Rows) -> None:
+        """Mark that the databases will have these rows in a moment, and that nothing else lacks.
+
+        Whoever finds them filled, and the mark, knows that only the mark is left to be removed.
+        """
+        self._write({"from": self._origin, "rows": {name: dict(of) for name, of in rows.items()}})
 
     def settle(self) -> None:
         """Have everything reach a local disk, before rows say that it is there."""
@@ -114,3 +178,24 @@ class Arrival:
     def end(self) -> None:
         """It is filled."""
         self._files.remove([_MARKER])
+
+    def _write(self, document: Mapping[str, Any]) -> None:
+        content = json.dumps(document).encode()
+        self._files.write(_MARKER, content, len(content), durable=True)
+
+    def _read(self) -> dict[str, Any]:
+        if self._files.find(_MARKER) is None:
+            return {}
+        try:
+            document = json.loads(self._files.read(_MARKER))
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
+
+def _has(uri: StoreUri, rows: Mapping[str, int]) -> bool:
+    """Whether a store has at least these rows; an upgrade may have renamed a table."""
+    if is_empty(uri):
+        return False
+    with snapshot(uri) as shot:
+        return all(shot.count(t) >= rows[t.name] for t in shot.tables if t.name in rows)

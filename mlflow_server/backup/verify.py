@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from mlflow_server.artifacts.files import Reader
+from mlflow_server.artifacts.shown import shown as shown_path
 from mlflow_server.backup.archived import content_of, iter_rows
 from mlflow_server.backup.catalogue import Catalogue, Content
 from mlflow_server.backup.fill import filled
@@ -21,6 +22,7 @@ from mlflow_server.backup.format import (
     TableEntry,
 )
 from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.errors import BadInputError
 from mlflow_server.uris import parse_store_uri
@@ -79,11 +81,21 @@ class Verification:
         Raises:
             OpsError: It cannot be reached.
         """
+        with scratch_failures():
+            self._verify(is_quick=is_quick, has_artifacts=has_artifacts, drills=drills)
+        return self.result
+
+    def _verify(self, *, is_quick: bool, has_artifacts: bool, drills: bool) -> None:
+        try:
+            self._shelf.sums(self._id)
+        except BadInputError as err:
+            self.result.problems.append((SUMS, err.message))
+            return
         try:
             manifest = self._shelf.manifest(self._id)
         except BadInputError as err:
             self.result.problems.append((MANIFEST, err.message))
-            return self.result
+            return
         self.result.manifest = manifest
         self._verify_names(manifest)
         for name, database in manifest.databases.items():
@@ -94,7 +106,6 @@ class Verification:
             self._verify_artifacts(manifest, is_quick=is_quick)
         if drills and not self.result.problems:
             self._drill(manifest)
-        return self.result
 
     @contextlib.contextmanager
     def _noting(self, file: str) -> Iterator[None]:
@@ -106,9 +117,13 @@ class Verification:
     def _verify_names(self, manifest: Manifest) -> None:
         """The files of the backup are those that it should have."""
         listed = set(self._shelf.sums(self._id))
-        there = {
-            file.path.removeprefix(f"{self._id}/") for file in self._shelf.files.walk(self._id)
-        }
+        there = set[str]()
+
+        def note(path: str, _reason: object = None) -> None:
+            there.add(path.removeprefix(f"{self._id}/"))
+
+        for file in self._shelf.files.walk(self._id, on_skip=note):
+            note(file.path)
         wanted = {MANIFEST, *(INDEX for _ in (manifest.artifacts,) if manifest.artifacts)}
         wanted |= {
             table.file for database in manifest.databases.values() for table in database.tables
@@ -183,7 +198,7 @@ class Verification:
                     digest.update(chunk)
                 at = content.offset + content.size_bytes
                 if digest.hexdigest() != content.sha256 and wrong is None:
-                    wrong = "/".join(content.files[0])
+                    wrong = shown_path("/".join(content.files[0]))
             for _ in read(reader, pack.size_bytes - at):
                 pass
         if wrong is not None:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mlflow_server.artifacts.files import File, Files, OnSkip
+from mlflow_server.artifacts.shown import shown
 from mlflow_server.backup.locations import places_of
 from mlflow_server.backup.notes import Notes, Root
 from mlflow_server.backup.places import Places
-from mlflow_server.errors import OpsError
+from mlflow_server.errors import BadInputError, OpsError
 from mlflow_server.store.snapshot import Snapshot
 from mlflow_server.store.tables import Row, Table
 
@@ -74,19 +75,31 @@ def iter_files(notes: Notes, places: Places, failed: list[tuple[str, str]]) -> I
             is_whole = notes.is_wanted(root.plain)
             for file in files.walk(below, on_skip=_skipping(root, failed)):
                 path = file.path[len(start) :]
+                if not _is_text(path):
+                    failed.append((f"{root.location}: {shown(path)}", "its name is not UTF-8"))
+                    continue
                 folder = path.rpartition("/")[0]
                 where = f"{root.plain}/{folder}" if folder else root.plain
                 if is_whole or notes.is_wanted(where):
                     below_root = File(path, file.size_bytes, file.stamp)
                     yield Found(root, files, file.path, below_root)
         except OpsError as err:
-            if places.is_inside(root.plain):
+            # A location that cannot be meant is that of one entity; a destination is everybody's.
+            if places.is_inside(root.plain) and not isinstance(err, BadInputError):
                 raise
             failed.append((root.location, err.message))
 
 
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _skipping(root: Root, failed: list[tuple[str, str]]) -> OnSkip:
     def note(path: str, reason: OpsError) -> None:
-        failed.append((f"{root.location}: {path}", reason.message))
+        failed.append((f"{root.location}: {shown(path)}", reason.message))
 
     return note

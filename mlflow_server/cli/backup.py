@@ -19,7 +19,7 @@ from mlflow_server.cli.shared import (
     setting_options,
     stop_on_sigterm,
 )
-from mlflow_server.errors import SettingsError, UsageError
+from mlflow_server.errors import SettingsError, UnavailableError, UsageError
 from mlflow_server.settings.load import LoadedSettings
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ IN_BYTES = ("artifacts", "packs")
 EPILOG = """\b
 Examples:
   mlflow-server backup create --to /backups
-  mlflow-server backup list --at s3://company-backups/mlflow
-  mlflow-server backup verify latest --drill
-  mlflow-server backup prune --keep-daily 7 --keep-weekly 4 --dry-run
+  mlflow-server backup list s3://company-backups/mlflow
+  mlflow-server backup verify /backups/latest --drill
+  mlflow-server backup prune /backups --keep-daily 7 --keep-weekly 4 --dry-run
 
 A backup is one folder with the database and the artifacts that it names; what several backups share
 is kept once beside them. How to restore one: mlflow-server restore --help"""
@@ -51,13 +51,15 @@ when artifacts could not be read."""
 
 _LIST_EPILOG = """\b
 Examples:
-  mlflow-server backup list --at /backups
-  mlflow-server backup list --at s3://company-backups/mlflow --json"""
+  mlflow-server backup list /backups
+  mlflow-server backup list s3://company-backups/mlflow --json
+
+Without a PLACE it is TRACKING_SERVER_BACKUPS."""
 
 _VERIFY_EPILOG = """\b
 Examples:
-  mlflow-server backup verify latest --at /backups
-  mlflow-server backup verify /backups/20261121T134115Z
+  mlflow-server backup verify /backups/latest
+  mlflow-server backup verify /backups/20261121T134115Z --quick
   mlflow-server backup verify latest --drill
 
 Reads every byte and compares checksums; exit code 65 when something is damaged. --quick reads the
@@ -66,26 +68,11 @@ one and compares."""
 
 _PRUNE_EPILOG = """\b
 Examples:
-  mlflow-server backup prune --at /backups --keep-last 7
-  mlflow-server backup prune --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
+  mlflow-server backup prune /backups --keep-last 7
+  mlflow-server backup prune /backups --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
 
-A backup stays when any of the rules wants it. What other backups need of a removed one stays."""
-
-
-def at_option(function: F) -> F:
-    """Where backups are, for commands that do not make one."""
-    return own_option(
-        "--at",
-        "Folder or object store that backups are in.",
-        variable="TRACKING_SERVER_BACKUPS",
-        metavar="URI",
-        envvar=None,  # a setting: settings.load reads the variable and knows its source
-    )(function)
-
-
-def with_place(options: Mapping[str, str], at: str | None) -> dict[str, str]:
-    """Options of settings, with where backups are."""
-    return {**options, **({"TRACKING_SERVER_BACKUPS": at} if at is not None else {})}
+A backup stays when any of the rules wants it. What other backups need of a removed one stays.
+Without a PLACE it is TRACKING_SERVER_BACKUPS."""
 
 
 @contextmanager
@@ -107,7 +94,8 @@ def open_shelf(loaded: LoadedSettings, text: str | None = None) -> Iterator["She
     if text is None:
         raise SettingsError(
             ["TRACKING_SERVER_BACKUPS: is not set: nobody said where backups are"],
-            hint="mlflow-server backup create --to FOLDER (list, verify, prune: --at FOLDER)",
+            hint="set it, or name the place: backup create --to FOLDER, backup list FOLDER, "
+            "restore FOLDER/latest",
         )
     uri = parse_artifacts_destination(text, plugin_schemes=frozenset())
     with closing(open_files(uri, os.environ, subject="TRACKING_SERVER_BACKUPS")) as files:
@@ -131,15 +119,15 @@ def find_archive(loaded: LoadedSettings, archive: str) -> Iterator[tuple["Shelf"
     if name != "latest" and not is_id(name):
         raise UsageError(
             f"{archive}: is the name of no backup",
-            hint="write latest, a name such as 20261121T134115Z, or FOLDER/NAME; "
+            hint="write PLACE/latest, or PLACE/NAME with a name such as 20261121T134115Z; "
             "mlflow-server backup list shows what there is",
         )
     with open_shelf(loaded, place or None) as shelf:
         if name == "latest":
             backups = shelf.backups()
             if not backups:
-                raise SettingsError(
-                    [f"{shelf.shown}: there is no backup"], hint="mlflow-server backup create"
+                raise UnavailableError(
+                    f"{shelf.shown}: there is no backup", hint="mlflow-server backup create"
                 )
             name = backups[-1].id
         yield shelf, name
@@ -167,6 +155,16 @@ def destination_of(loaded: LoadedSettings) -> "ArtifactUri":
     return parse_artifacts_destination(text, plugin_schemes=frozenset())
 
 
+def place_argument(function: F) -> F:
+    """Where backups are, when that is not set."""
+    return click.argument("place", required=False)(function)
+
+
+def archive_argument(function: F) -> F:
+    """Which backup; a platform's jobs have variables, but no arguments."""
+    return click.argument("archive", default="latest", envvar="TRACKING_SERVER_ARCHIVE")(function)
+
+
 def _switch(name: str, text: str) -> Callable[[F], F]:
     return own_option(name, text, is_flag=True)
 
@@ -187,7 +185,7 @@ def command() -> None:
 @_switch("--no-artifacts", "Only the database.")
 @_switch("--incremental", "Read only artifacts that are new (this is the default).")
 @_switch("--full", "Read and store every artifact anew.")
-@_switch("--dry-run", "Show what would be stored, with sizes, and store nothing.")
+@_switch("--dry-run", "Show what would be done, and change nothing.")
 @common_options
 @pass_context
 def create(
@@ -234,33 +232,33 @@ def create(
 
 
 @command.command("list", epilog=_LIST_EPILOG)
-@at_option
+@place_argument
 @common_options
 @pass_context
-def list_(context: Context, at: str | None) -> None:
-    """List the backups at a place."""
-    loaded = load(context, with_place({}, at))
+def list_(context: Context, place: str | None) -> None:
+    """List the backups at PLACE, a folder or an object store."""
+    loaded = load(context)
     from mlflow_server.cli.backup_report import echo_list, list_report
 
     os.environ.update(loaded.credentials)
-    with open_shelf(loaded) as shelf:
+    with open_shelf(loaded, place) as shelf:
         backups = shelf.backups()
     finish(context, list_report(context, backups, shelf.shown), echo_list)
 
 
 @command.command("verify", epilog=_VERIFY_EPILOG)
-@click.argument("archive")
-@at_option
+@archive_argument
 @_switch("--quick", "Of artifacts only whether they are there.")
 @_switch("--drill", "Also restore the database into a throw-away one, and compare.")
 @common_options
 @pass_context
-def verify(context: Context, archive: str, at: str | None, quick: bool, drill: bool) -> None:
+def verify(context: Context, archive: str, quick: bool, drill: bool) -> None:
     """Find out whether a backup is as it was written.
 
-    ARCHIVE is latest, the name of a backup, or FOLDER/NAME.
+    ARCHIVE is PLACE/NAME or PLACE/latest [env: TRACKING_SERVER_ARCHIVE]; without a PLACE it is
+    TRACKING_SERVER_BACKUPS, without any latest.
     """
-    loaded = load(context, with_place({}, at))
+    loaded = load(context)
     from mlflow_server.backup.verify import Verification
     from mlflow_server.cli.backup_report import echo_verified, verified_report
     from mlflow_server.cli.progress import show_phases
@@ -284,7 +282,7 @@ def _keep_option(rule: str, what: str) -> Callable[[F], F]:
 
 
 @command.command("prune", epilog=_PRUNE_EPILOG)
-@at_option
+@place_argument
 @_keep_option("last", "so many of the newest")
 @_keep_option("daily", "the newest of each of so many days")
 @_keep_option("weekly", "the newest of each of so many weeks")
@@ -297,12 +295,12 @@ def _keep_option(rule: str, what: str) -> Callable[[F], F]:
     show_default=True,
     metavar="N",
 )
-@_switch("--dry-run", "Show what would go, and remove nothing.")
+@_switch("--dry-run", "Show what would be done, and change nothing.")
 @common_options
 @pass_context
 def prune(
     context: Context,
-    at: str | None,
+    place: str | None,
     keep_last: int,
     keep_daily: int,
     keep_weekly: int,
@@ -310,17 +308,17 @@ def prune(
     keep_at_least: int,
     dry_run: bool,
 ) -> None:
-    """Remove old backups by rules, and what no other backup needs of them."""
+    """Remove old backups at PLACE by rules, and what no other backup needs of them."""
     from mlflow_server.backup.retention import Retention
 
     retention = Retention(keep_last, keep_daily, keep_weekly, keep_monthly, keep_at_least)
     if not retention:
         raise click.UsageError("say what to keep, for example --keep-last 7")
-    loaded = load(context, with_place({}, at))
+    loaded = load(context)
     from mlflow_server.backup.prune import prune_backups
     from mlflow_server.cli.backup_report import echo_pruned, pruned_report
 
     os.environ.update(loaded.credentials)
-    with stop_on_sigterm(), open_shelf(loaded) as shelf:
+    with stop_on_sigterm(), open_shelf(loaded, place) as shelf:
         pruned = prune_backups(shelf, retention, is_dry_run=dry_run)
     finish(context, pruned_report(context, pruned, shelf.shown, is_dry_run=dry_run), echo_pruned)

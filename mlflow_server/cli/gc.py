@@ -163,7 +163,7 @@ _BOLD = ("include_referenced", "include_unknown_age", "allow_missing_destination
     show_default=True,
     metavar="DURATION",
 )
-@_switch("--yes", "Do not ask before orphans are deleted.")
+@_switch("--yes", "Do not ask for confirmation.")
 @own_option(
     "--metrics-file",
     "Write the result for Prometheus' textfile collector.",

@@ -1,10 +1,9 @@
 """`migrate`: the store into another database, its artifacts elsewhere."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,7 +18,7 @@ from mlflow_server.cli.shared import (
     setting_options,
     stop_on_sigterm,
 )
-from mlflow_server.errors import UsageError
+from mlflow_server.errors import SettingsError
 
 EPILOG = """\b
 Examples:
@@ -32,67 +31,26 @@ with a password belongs into the variable, not on the command line. Interrupted,
 goes on; at the end it says which settings to change."""
 
 
-class _Uri(click.ParamType[Any]):
-    """A URI that has to be understood.
-
-    Args:
-        parse: Understands it, or raises `ValueError`.
-    """
-
-    name = "uri"
-
-    def __init__(self, parse: Callable[[str], Any]) -> None:
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Understand it."""
-        try:
-            return self._parse(value) if isinstance(value, str) else value
-        except ValueError as err:
-            self.fail(str(err), param, ctx)
-
-
-def _store(text: str) -> Any:
-    from mlflow_server.uris import parse_store_uri
-
-    return parse_store_uri(text, "--to-backend-store-uri")
-
-
-def _destination(text: str) -> Any:
-    from mlflow_server.uris import parse_artifacts_destination
-
-    return parse_artifacts_destination(text, plugin_schemes=frozenset())
-
-
 @click.command("migrate", epilog=EPILOG)
-@setting_options("MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION")
-@own_option(
-    "--to-backend-store-uri",
-    "The database to move to; an empty one.",
-    type=_Uri(_store),
-    metavar="URI",
-)
-@own_option(
-    "--to-artifacts-destination",
-    "Where artifacts go; without it they stay where they are.",
-    type=_Uri(_destination),
-    metavar="URI",
+@setting_options(
+    "MLFLOW_BACKEND_STORE_URI",
+    "MLFLOW_ARTIFACTS_DESTINATION",
+    "TRACKING_SERVER_TO_BACKEND_STORE_URI",
+    "TRACKING_SERVER_TO_ARTIFACTS_DESTINATION",
 )
 @own_option(
     "--file-store",
     "Move this folder of MLflow's (./mlruns) instead of the configured store.",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="FOLDER",
 )
-@own_option("--dry-run", "Show what would be moved, and change nothing.", is_flag=True)
+@own_option("--dry-run", "Show what would be done, and change nothing.", is_flag=True)
 @common_options
 @pass_context
 def command(
     context: Context,
     /,
     options: Mapping[str, str],
-    to_backend_store_uri: Any,
-    to_artifacts_destination: Any,
     file_store: Path | None,
     dry_run: bool,
 ) -> None:
@@ -106,10 +64,12 @@ def command(
     from mlflow_server.cli.progress import show_phases
     from mlflow_server.cli.store import require_store
     from mlflow_server.store.schema import import_lightly
+    from mlflow_server.uris import parse_artifacts_destination
 
-    if to_backend_store_uri is None:
-        raise UsageError(
-            "nobody said where to: --to-backend-store-uri is missing",
+    wanted = loaded.settings.migration
+    if wanted.target is None:
+        raise SettingsError(
+            ["TRACKING_SERVER_TO_BACKEND_STORE_URI: is not set: nobody said where to"],
             hint="mlflow-server migrate --to-backend-store-uri postgresql://USER@HOST/DATABASE",
         )
     import_lightly()
@@ -125,7 +85,15 @@ def command(
 
             source, destination = stack.enter_context(importing(file_store))
         require_store(source, needs_head=False)
-        request = Request(source, to_backend_store_uri, destination, to_artifacts_destination)
+        place = wanted.to_artifacts_destination
+        request = Request(
+            source,
+            wanted.target,
+            destination,
+            None
+            if place is None
+            else parse_artifacts_destination(place, plugin_schemes=frozenset()),
+        )
         migration = Migration(request, os.environ, progress)
         migrated = migration.survey() if dry_run else migration.run()
     report = migrated_report(context, migrated, request, is_dry_run=dry_run)

@@ -13,6 +13,7 @@ from mlflow_server.units import render_size
 log = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 5.0
+_BAR_EVERY_S = 0.05
 
 
 @contextmanager
@@ -105,16 +106,26 @@ def _phase_bars(context: Context, in_bytes: Collection[str]) -> Iterator[Callabl
         Elapsed(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
+    bars = Progress(*columns, console=console, transient=True)
+    tasks: dict[str, Any] = {}
+    shown_at = 0.0
 
-        def update(phase: str, done: int, total: int | None) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=None, amount="")
-            amount = _amount(done, total, is_bytes=phase in in_bytes)
-            bars.update(tasks[phase], completed=done, total=total, amount=amount)
+    def update(phase: str, done: int, total: int | None) -> None:
+        nonlocal shown_at
+        if phase not in tasks:
+            bars.start()  # only once there is something to show
+            tasks[phase] = bars.add_task(phase, total=None, amount="")
+        elif time.monotonic() - shown_at < _BAR_EVERY_S:
+            return
+        shown_at = time.monotonic()
+        amount = _amount(done, total, is_bytes=phase in in_bytes)
+        bars.update(tasks[phase], completed=done, total=total, amount=amount)
 
+    try:
         yield update
+    finally:
+        if tasks:
+            bars.stop()
 
 
 def _phase_lines(in_bytes: Collection[str]) -> Callable[..., None]:

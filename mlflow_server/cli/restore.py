@@ -9,11 +9,10 @@ import click
 
 from mlflow_server.cli.backup import (
     IN_BYTES,
-    at_option,
+    archive_argument,
     databases_of,
     destination_of,
     find_archive,
-    with_place,
 )
 from mlflow_server.cli.shared import (
     Context,
@@ -29,10 +28,10 @@ from mlflow_server.errors import UsageError
 
 EPILOG = """\b
 Examples:
-  mlflow-server restore latest --at /backups --dry-run
-  mlflow-server restore /backups/20261121T134115Z
+  mlflow-server restore /backups/latest --dry-run
+  mlflow-server restore s3://company-backups/mlflow/20261121T134115Z
   mlflow-server restore latest --backend-store-uri postgresql://mlflow@db/mlflow
-  mlflow-server restore latest --experiments churn,fraud --no-artifacts
+  mlflow-server restore /backups/latest --experiments churn,fraud --no-artifacts
 
 Into any supported database from any other. The archive is verified before anything is changed, and
 the store appears in one step at the end: interrupted, the same command goes on. Locations that
@@ -74,20 +73,18 @@ class Names(click.ParamType[tuple[str, ...]]):
 
 
 @click.command("restore", epilog=EPILOG)
-@click.argument("archive")
+@archive_argument
 @setting_options(
     "MLFLOW_BACKEND_STORE_URI",
     "MLFLOW_REGISTRY_STORE_URI",
     "MLFLOW_ARTIFACTS_DESTINATION",
 )
-@at_option
 @own_option(
     "--artifact-map",
     "What becomes of locations that begin with OLD; may be given again.",
     type=_Map(),
     multiple=True,
     metavar="OLD=NEW",
-    envvar=None,
 )
 @own_option(
     "--experiments",
@@ -109,8 +106,8 @@ class Names(click.ParamType[tuple[str, ...]]):
     "Replace the store that is there, after a backup of it was made beside the archive.",
     is_flag=True,
 )
-@own_option("--yes", "Do not ask before a store is replaced.", is_flag=True)
-@own_option("--dry-run", "Show what would be restored, and change nothing.", is_flag=True)
+@own_option("--yes", "Do not ask for confirmation.", is_flag=True)
+@own_option("--dry-run", "Show what would be done, and change nothing.", is_flag=True)
 @common_options
 @pass_context
 def command(
@@ -118,7 +115,6 @@ def command(
     /,
     archive: str,
     options: Mapping[str, str],
-    at: str | None,
     artifact_map: tuple[tuple[str, str], ...],
     experiments: tuple[str, ...],
     registered_models: tuple[str, ...],
@@ -129,10 +125,11 @@ def command(
 ) -> None:
     """Restore a backup into the configured store and artifact destination.
 
-    ARCHIVE is latest, the name of a backup, or FOLDER/NAME. Ids, times and deleted things are as
-    they were; a backup of an older release is upgraded on the way.
+    ARCHIVE is PLACE/NAME or PLACE/latest [env: TRACKING_SERVER_ARCHIVE]; without a PLACE it is
+    TRACKING_SERVER_BACKUPS, without any latest. Ids, times and deleted things are as they were; a
+    backup of an older release is upgraded on the way.
     """
-    loaded = load(context, with_place(options, at))
+    loaded = load(context, options)
     from mlflow_server.backup.restore import Request, Restoration
     from mlflow_server.backup.selection import Selection
     from mlflow_server.cli.progress import show_phases

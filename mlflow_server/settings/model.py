@@ -295,6 +295,32 @@ class BackupSettings(_Group):
     ] = None
 
 
+class MigrationSettings(_Group):
+    """Moving the store somewhere else."""
+
+    to_backend_store_uri: Annotated[
+        StoreUriText | None,
+        Setting(
+            "TRACKING_SERVER_TO_BACKEND_STORE_URI",
+            "--to-backend-store-uri",
+            "Database that migrate moves the store to; an empty one.",
+        ),
+    ] = None
+    to_artifacts_destination: Annotated[
+        Destination | None,
+        Setting(
+            "TRACKING_SERVER_TO_ARTIFACTS_DESTINATION",
+            "--to-artifacts-destination",
+            "Where migrate copies artifacts to; without it they stay where they are.",
+        ),
+    ] = None
+
+    @property
+    def target(self) -> StoreUri | None:
+        """The database to move to."""
+        return _other_store(self.to_backend_store_uri, "TRACKING_SERVER_TO_BACKEND_STORE_URI")
+
+
 class LogSettings(_Group):
     """Logs."""
 
@@ -334,6 +360,7 @@ class Settings(_Group):
     client: ClientSettings = ClientSettings()
     gc: GcSettings = GcSettings()
     backup: BackupSettings = BackupSettings()
+    migration: MigrationSettings = MigrationSettings()
     log: LogSettings = LogSettings()
     secrets: SecretsSettings = SecretsSettings()
 

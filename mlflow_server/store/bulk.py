@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import sqlite3
 import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NEEDS_ESCAPE = re.compile(r"[\\\t\n\r]")
+_SEPARATES = re.compile(r"[\t\n\r]")
+_OF_ROWS = ("IntegrityError", "DataError", "OverflowError", "ProgrammingError")
 _COLUMN_OF_COPY = re.compile(r"COPY [^\n]*, column (\w+)")
 
 
@@ -80,6 +83,10 @@ class BulkWriter:
             [("\\N" if value is None else writer(value)) for value in column]
             for writer, column in zip(self._writers, zip(*rows, strict=True), strict=True)
         ]
+        for writer, values in zip(self._writers, columns, strict=True):
+            # SQLite keeps text in columns of numbers, too: it must not become another row.
+            if writer is str and _SEPARATES.search("".join(values)):
+                raise ValueError
         text = "\n".join(map("\t".join, zip(*columns, strict=True)))
         if "\0" in text:
             raise BadInputError(
@@ -116,11 +123,12 @@ class BulkWriter:
             name = "half of a surrogate pair"
         state = getattr(err, "sqlstate", None) or getattr(err, "pgcode", None) or ""
         diagnosis = getattr(err, "diag", None)
-        # Of SQLSTATE: 22 are data that do not fit, 23 are constraints.
-        is_row = state[:2] in ("22", "23") or name in (
-            "IntegrityError", "DataError", "InterfaceError", "OverflowError", "ProgrammingError",
-            "half of a surrogate pair",
-        )  # fmt: skip
+        # Of SQLSTATE: 22 are data that do not fit, 23 are constraints. Others only name a kind.
+        is_row = state[:2] in ("22", "23") if state else name in _OF_ROWS
+        is_row |= isinstance(
+            err,
+            UnicodeEncodeError | sqlite3.InterfaceError | ValueError | TypeError | AttributeError,
+        )
         if not is_row:
             return explain_failure(self._uri, err) or err
         where = f"table {self._table.name}"

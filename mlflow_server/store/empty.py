@@ -6,7 +6,7 @@ take DDL back: a table marks what is there as unfinished until the end.
 
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import mlflow_server.store.schema as schema
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT_S = 20
+_OPEN_TIMEOUT_S = 5.0
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def _retire(uri: StoreUri) -> None:
     Raises:
         BusyError: Another program has the file open.
     """
-    with closing(open_sqlite(uri, timeout_s=5)) as connection:
+    with closing(open_sqlite(uri, timeout_s=_OPEN_TIMEOUT_S)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE").fetchall()
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("ROLLBACK")
@@ -100,7 +101,7 @@ def _in_postgresql(
     uri: StoreUri, brought: Collection[str], revision: str | None, replace: bool
 ) -> Iterator["Connection"]:
     engine = create_engine(uri)
-    with _disposing(engine), engine.begin() as connection:
+    with _disposing(engine), engine.connect() as connection, _one_transaction(connection):
         for setting in ("idle_in_transaction_session_timeout", "statement_timeout"):
             connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'")
@@ -115,6 +116,21 @@ def _in_postgresql(
 
 
 @contextmanager
+def _one_transaction(connection: "Connection") -> Iterator[None]:
+    """Commit at the end of the block; what it raises is never hidden by a lost connection."""
+    connection.begin()
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            connection.rollback()
+        with suppress(Exception):
+            connection.invalidate()
+        raise
+    connection.commit()
+
+
+@contextmanager
 def _in_mysql(
     uri: StoreUri, brought: Collection[str], revision: str | None, replace: bool
 ) -> Iterator["Connection"]:
@@ -123,6 +139,7 @@ def _in_mysql(
         _require_fillable(uri, connection, read_status(connection), brought, replace)
         connection.exec_driver_sql(
             "SET SESSION foreign_key_checks = 0, unique_checks = 0, time_zone = '+00:00', "
+            f"lock_wait_timeout = {_LOCK_TIMEOUT_S}, "
             # The Default experiment has the number 0, which MySQL would take for the next one.
             "sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION'"
         )

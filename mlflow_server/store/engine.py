@@ -284,6 +284,7 @@ _REFUSED = (
     "role ",
 )
 _NO_DATABASE = ("unknown database", "cannot open database", "database ")
+_BUSY = ("lock timeout", "lock wait timeout")
 _UNREACHABLE = (
     "could not connect",
     "can't connect",
@@ -296,6 +297,7 @@ _UNREACHABLE = (
     "connection timeout",
     "no route to host",
     "server closed the connection",
+    "terminating connection",
     "lost connection",
     "too many connections",
     "too many clients",
@@ -329,6 +331,11 @@ def explain_failure(uri: StoreUri, err: BaseException) -> OpsError | None:
         return UnavailableError(
             f"{uri.shown}: the server has no such database",
             hint="create it first (CREATE DATABASE …), empty; serve then fills it",
+        )
+    if any(words in text for words in _BUSY):
+        return BusyError(
+            f"{uri.shown}: another program keeps tables of the database locked",
+            hint="stop servers and other clients of this database, then try again",
         )
     if any(words in text for words in _REFUSED):
         return PermissionDeniedError(

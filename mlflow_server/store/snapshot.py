@@ -180,9 +180,12 @@ def _engine(uri: StoreUri) -> Iterator["Engine"]:
             copy = Path(folder) / "copy.sqlite"
             try:
                 is_of_one_moment = _copy(uri, path, copy)
-            except OSError as err:
+            except (OSError, sqlite3.Error) as err:
+                if isinstance(err, sqlite3.Error) and err.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
                 raise UnavailableError(
-                    f"{uri.shown}: cannot be copied to {folder}: {err.strerror}",
+                    f"{uri.shown}: cannot be copied to {Path(folder).parent} for reading: "
+                    + (getattr(err, "strerror", None) or "no space left"),
                     hint="free space there, or set TMPDIR to another folder",
                 ) from None
             if is_of_one_moment:

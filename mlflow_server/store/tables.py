@@ -141,7 +141,7 @@ class Lines:
         """
         try:
             return self._understand(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise BadInputError(f"table {self._name}: a line is damaged") from None
 
     def decode_all(self, lines: Sequence[bytes]) -> list[Row]:
@@ -154,7 +154,7 @@ class Lines:
             rows = json.loads(b"[%s]" % b",".join(lines))
             if len(rows) == len(lines):
                 return [self._understand(row) for row in rows]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         return [self.decode(line) for line in lines]
 

@@ -95,7 +95,14 @@ def test_first_command_is_the_server(project: dict[str, Any]) -> None:
 
 def test_commands_are_the_documented_ones(project: dict[str, Any]) -> None:
     ours = {name: command["unix"].split()[4:] for name, command in project["commands"].items()}
-    assert ours == {"TrackingServer": ["serve"], "Doctor": ["doctor"], "GarbageCollection": ["gc"]}
+    assert ours == {
+        "TrackingServer": ["serve"],
+        "Doctor": ["doctor"],
+        "GarbageCollection": ["gc"],
+        "Backup": ["backup", "create"],
+        "Restore": ["restore"],
+        "Migrate": ["migrate"],
+    }
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [name for name in ours if f"`{name}`" not in readme] == []
 

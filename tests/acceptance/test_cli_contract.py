@@ -96,6 +96,23 @@ RUNS: dict[Name, Run] = {
         exit_code=ExitCode.UNAVAILABLE,
         hangs_on=("--dry-run", "--backend-store-uri", _SILENT),
     ),
+    ("backup", "create"): Run(
+        ("--to", "backups", "--dry-run"),
+        exit_code=ExitCode.UNAVAILABLE,
+        hangs_on=("--to", "backups", "--dry-run", "--backend-store-uri", _SILENT),
+    ),
+    ("backup", "list"): Run(("backups",)),
+    ("backup", "verify"): Run(("backups/20261121T134115Z",), exit_code=ExitCode.UNAVAILABLE),
+    ("backup", "prune"): Run(("backups", "--keep-last", "1", "--dry-run")),
+    ("restore",): Run(("backups/20261121T134115Z", "--dry-run"), exit_code=ExitCode.UNAVAILABLE),
+    ("migrate",): Run(
+        ("--to-backend-store-uri", "sqlite:///new.db", "--dry-run"),
+        exit_code=ExitCode.UNAVAILABLE,
+        hangs_on=(
+            *("--to-backend-store-uri", "sqlite:///new.db", "--dry-run"),
+            *("--backend-store-uri", _SILENT),
+        ),
+    ),
     ("settings",): Run(coloured=True, total="settings"),
     ("help",): Run(("exit-codes",)),
     ("completion",): Run(("bash",)),
@@ -117,12 +134,14 @@ HAS_NOTHING_TO_PLAN: dict[Name, str] = {
     ("serve",): "a server has no plan of changes; doctor looks without starting it",
     ("doctor",): "only looks",
     ("settings",): "only looks",
+    ("backup", "list"): "only looks",
+    ("backup", "verify"): "only looks",
     ("help",): "only prints",
     ("completion",): "only prints",
 }
 
 # Commands that remove or overwrite what cannot be had back ask first, and take --yes for an answer.
-ASKS_FOR_CONFIRMATION: set[Name] = {("gc",)}
+ASKS_FOR_CONFIRMATION: set[Name] = {("gc",), ("restore",)}
 
 SECTIONS = {"Run", "Maintain", "Move data", "Access", "Inspect"}
 # A command keeps the help option of the first context it parses in: tests give all the same.

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import pytest
 
 from mlflow_server import __version__
 from mlflow_server.cli.main import cli
+from tests.conftest import Postgres
 from tests.support.pages import Block, blocks
 from tests.support.programs import (
     REPOSITORY,
@@ -26,6 +28,7 @@ from tests.support.programs import (
     clean_environment,
     free_port,
     http,
+    run_cli,
     serve,
 )
 
@@ -44,10 +47,13 @@ LINUX = REPOSITORY / "docs/runbooks/deploy-linux.md"
 AE5 = REPOSITORY / "docs/runbooks/deploy-ae5.md"
 METRICS = REPOSITORY / "docs/metrics.md"
 COLLECT = REPOSITORY / "docs/runbooks/garbage-collection.md"
+BACK_UP = REPOSITORY / "docs/runbooks/backup.md"
+RECOVER = REPOSITORY / "docs/runbooks/disaster-recovery.md"
+MOVE = REPOSITORY / "docs/runbooks/move-to-postgresql.md"
 # Its examples come from the code, and are parsed below like all others.
 GENERATED = REPOSITORY / "docs/commands.md"
 # Pages whose blocks a test below runs.
-RUN = {LINUX, AE5, METRICS, COLLECT, GENERATED}
+RUN = {LINUX, AE5, METRICS, COLLECT, BACK_UP, RECOVER, MOVE, GENERATED}
 COMMAND = re.compile(
     r"(?:(?:^|[\s`(/])mlflow-server(?:-as-service)?|python -m mlflow_server) +([a-z][^`\n|]*)"
 )
@@ -97,6 +103,10 @@ def test_every_command_line_of_ours_is_understood(
         with click.Context(cli, info_name="mlflow-server") as parent:
             command = cli.get_command(parent, name)
             assert command is not None, f"{page.name}: there is no command {name!r}"
+            if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+                name, *rest = rest
+                command = command.get_command(parent, name)
+                assert command is not None, f"{page.name}: there is no command {arguments}"
             try:
                 # SHELL and the like stand for what a reader fills in.
                 given = [word for word in rest if not word.isupper()]
@@ -260,10 +270,10 @@ def test_page_about_metrics(tmp_path: Path) -> None:
             block.run(replace, folder=tmp_path, environment=user_environment())
 
 
-def test_garbage_collection(tmp_path: Path) -> None:
-    """On a store with one of everything that the page speaks of."""
-    artifacts, uri = tmp_path / "artifacts", f"sqlite:///{tmp_path}/my.db"
-    artifacts.mkdir()
+def _make_store(folder: Path) -> dict[str, str]:
+    """A store with one of everything that the pages speak of; its settings."""
+    artifacts, uri = folder / "artifacts", f"sqlite:///{folder}/my.db"
+    artifacts.mkdir(parents=True)
     subprocess.run(
         [sys.executable, str(REPOSITORY / "tests/support/gc_store.py"), uri, str(artifacts)],
         env=clean_environment(MLFLOW_DISABLE_TELEMETRY="true"),
@@ -271,13 +281,57 @@ def test_garbage_collection(tmp_path: Path) -> None:
         capture_output=True,
         timeout=120,
     )
-    environment = clean_environment(
-        MLFLOW_BACKEND_STORE_URI=uri, MLFLOW_ARTIFACTS_DESTINATION=str(artifacts)
-    )
+    return {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_ARTIFACTS_DESTINATION": str(artifacts)}
+
+
+def _run_page(page: Path, folder: Path, settings: Mapping[str, str], **replace: str) -> list[str]:
+    """Run the blocks of a page, one after the other; what they print."""
+    environment = clean_environment(**settings)
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    ours = {"mlflow-server": f"{sys.executable} -m mlflow_server"}
-    found = [block.run(ours, folder=tmp_path, environment=environment) for block in to_run(COLLECT)]
-    assert len(found) == 3
+    ours = {"mlflow-server": f"{sys.executable} -m mlflow_server", **replace}
+    return [block.run(ours, folder=folder, environment=environment) for block in to_run(page)]
+
+
+def test_garbage_collection(tmp_path: Path) -> None:
+    assert len(_run_page(COLLECT, tmp_path, _make_store(tmp_path))) == 3
+
+
+def _without_foreign_versions(settings: Mapping[str, str]) -> None:
+    """The version whose files are in a bucket of somebody else is a finding of its own."""
+    path = settings["MLFLOW_BACKEND_STORE_URI"].removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM model_versions WHERE storage_location LIKE 's3:%'")
+
+
+def test_backup(tmp_path: Path) -> None:
+    settings = _make_store(tmp_path / "srv")
+    _without_foreign_versions(settings)
+    backups = {"/backups": str(tmp_path / "backups")}
+    assert len(_run_page(BACK_UP, tmp_path, settings, **backups)) == 6
+
+
+def test_disaster_recovery(tmp_path: Path) -> None:
+    """The server's folder is lost, and another one takes its place."""
+    settings = _make_store(tmp_path / "srv")
+    _without_foreign_versions(settings)
+    made = run_cli("backup", "create", "--to", str(tmp_path / "backups"), cwd=tmp_path,
+                   environment=settings)  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    shutil.rmtree(tmp_path / "srv")
+    new = {
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/recovered/store.db",
+        "MLFLOW_ARTIFACTS_DESTINATION": f"{tmp_path}/recovered/artifacts",
+        "MLFLOW_PORT": str(free_port()),
+    }
+    places = {"/backups": str(tmp_path / "backups"), "/recovered": str(tmp_path / "recovered")}
+    assert len(_run_page(RECOVER, tmp_path, new, **places)) == 4
+
+
+def test_move_to_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    settings = _make_store(tmp_path / "srv")
+    _without_foreign_versions(settings)
+    settings["TRACKING_SERVER_TO_BACKEND_STORE_URI"] = postgres.new_database()
+    assert len(_run_page(MOVE, tmp_path, settings)) == 2
 
 
 def test_scripts_serve_serves(tmp_path: Path) -> None:

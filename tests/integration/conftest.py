@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Postgres
+from tests.standins.forwarder import Forwarder, Reply, forwarder
+from tests.standins.gcs_pages import run_gcs_pages
+from tests.standins.intercept import intercepted
+from tests.standins.lake import run_lake
 from tests.support.azure import AzureServer, run_azurite, why_not
+from tests.support.everything_place import Everything, make_everything
 from tests.support.gc_place import Made, Yard, make
 from tests.support.gcs import GcsServer, run_gcs
 from tests.support.mariadb import MARIADBD, MariaDb, run_mariadb
 from tests.support.places import Place
+from tests.support.shelves import (
+    LAKE_HOSTS,
+    Shelf,
+    azure_shelf,
+    gcs_shelf,
+    lake_shelf,
+    local_shelf,
+    s3_shelf,
+    server_shelf,
+)
 
 
 @pytest.fixture
@@ -86,3 +102,59 @@ def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Yard:
         template = made.uri.partition("?")[0].rpartition("/")[2]
         uri = database.new_database(template=template)
     return Yard(place, uri, artifacts, made.ids)
+
+
+@pytest.fixture
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    """An empty destination of the kind that is asked for."""
+    match request.param:
+        case "local":
+            return local_shelf(tmp_path)
+        case "s3":
+            return s3_shelf(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
+        case "gcs":
+            server = request.getfixturevalue("gcs")
+            pages = request.getfixturevalue("gcs_pages")
+            refusing = request.getfixturevalue("refusing")
+            return gcs_shelf(server, pages.port, refusing.port, server.new_bucket())
+        case "azure":
+            azurite = request.getfixturevalue("azurite")
+            return azure_shelf(azurite, azurite.new_container())
+        case "lake":
+            shelf: Shelf = request.getfixturevalue("lake")
+            return shelf
+        case "server":
+            return server_shelf(*request.getfixturevalue("tracking_server"))
+    raise AssertionError(request.param)
+
+
+@pytest.fixture(scope="module")
+def gcs_pages(gcs: GcsServer) -> Iterator[Forwarder]:
+    """What stands in front of the emulator."""
+    with run_gcs_pages(gcs.port) as running:
+        yield running
+
+
+@pytest.fixture
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    """A stand-in for Data Lake, where the library looks for it."""
+    with ExitStack() as stack:
+
+        def at_port(port: int) -> Mapping[str, str]:
+            folder = tmp_path_factory.mktemp("certificate")
+            return stack.enter_context(intercepted(port, LAKE_HOSTS, folder)).environment
+
+        yield lake_shelf(stack.enter_context(run_lake()), at_port)
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[Forwarder]:
+    """A server that nobody may use."""
+    with forwarder(0, lambda _: Reply(403)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
+    """A store with everything in it, which nobody changes."""
+    return make_everything(tmp_path_factory.mktemp("everything"))

@@ -47,8 +47,19 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Pass a request on, and break off in the middle of the answer.
+
+    Args:
+        after: So many bytes of its body.
+    """
+
+    after: int
+
+
 # None for a request that is to be passed on.
-Answers: TypeAlias = Callable[[Request], Reply | None]
+Answers: TypeAlias = Callable[[Request], Reply | Cut | None]
 
 
 @dataclass
@@ -89,7 +100,8 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
                 number = len(running.requests) + 1
                 request = Request(number, self.command, self.path, headers, body)
                 running.requests.append(request)
-            if reply := running.answers(request):
+            reply = running.answers(request)
+            if isinstance(reply, Reply):
                 self._answer(reply.status, reply.body, list(reply.headers.items()))
                 return
             connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=60)
@@ -107,9 +119,15 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
                 connection.close()
             dropped = {"transfer-encoding", "connection", "content-length"}
             kept = [(name, value) for name, value in answered if name.lower() not in dropped]
-            self._answer(response.status, content, kept)
+            self._answer(response.status, content, kept, reply)
 
-        def _answer(self, status: int, body: bytes, headers: list[tuple[str, str]]) -> None:
+        def _answer(
+            self,
+            status: int,
+            body: bytes,
+            headers: list[tuple[str, str]],
+            cut: Cut | None = None,
+        ) -> None:
             self.send_response_only(status)
             for name, value in headers:
                 self.send_header(name, value)
@@ -117,7 +135,9 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                self.wfile.write(body if cut is None else body[: cut.after])
+            if cut is not None:
+                self.close_connection = True
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _forward
 

@@ -1,12 +1,13 @@
-"""What the GCS emulator leaves out and Google does: pages, offsets, fields, limits of a batch.
+"""What the GCS emulator leaves out and Google does: pages, generations, limits of a batch.
 
-Source: "Cloud Storage JSON API", Objects: list; "Batch requests".
+Source: "Cloud Storage JSON API", Objects: list, Objects: get; "Batch requests"; "Preconditions".
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,6 +31,8 @@ def _answer(port: int, request: Request) -> Reply | None:
     if address.path.startswith("/batch/"):
         is_too_large = request.body.count(b"Content-Type: application/http") > _BATCH_LIMIT
         return Reply(400, b"{}") if is_too_large else None
+    if request.method == "GET" and "alt=media" in address.query:
+        return _content(port, request)
     if request.method != "GET" or not address.path.endswith("/o"):
         return None
     found = http(f"http://127.0.0.1:{port}{request.path}")
@@ -38,6 +41,26 @@ def _answer(port: int, request: Request) -> Reply | None:
     query = {name: values[-1] for name, values in parse_qs(address.query).items()}
     page = json.dumps(_page(json.loads(found.body), query)).encode()
     return Reply(200, page, {"Content-Type": "application/json"})
+
+
+def _content(port: int, request: Request) -> Reply | None:
+    """The content of an object, with its generation; refused when it has another one."""
+    address = urlsplit(request.path)
+    upstream = f"http://127.0.0.1:{port}"
+    found = http(upstream + address.path.removeprefix("/download"))
+    if found.status != 200:
+        return None
+    about = json.loads(found.body)
+    query = parse_qs(address.query)
+    wanted = query.get("ifGenerationMatch") or query.get("generation") or [about["generation"]]
+    if wanted != [about["generation"]]:
+        return Reply(412, b"{}")
+    asked = re.fullmatch(r"bytes=(\d+)-\d*", request.headers.get("range", "bytes=0-"))
+    if asked is None or ("range" in request.headers and int(asked[1]) >= int(about["size"])):
+        return Reply(416, b"{}")
+    headers = {"Range": request.headers["range"]} if "range" in request.headers else {}
+    answer = http(upstream + request.path, headers=headers)
+    return Reply(answer.status, answer.body, {"X-Goog-Generation": about["generation"]})
 
 
 def _page(document: dict[str, list[object]], query: dict[str, str]) -> dict[str, object]:

@@ -68,7 +68,7 @@ def intercepted(port: int, hosts: Sequence[str], folder: Path) -> Iterator[Inter
         block_on_close = False
 
     with Proxy(("127.0.0.1", 0), Handler) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         address = f"http://127.0.0.1:{proxy.server_address[1]}"
         try:

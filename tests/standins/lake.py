@@ -10,7 +10,9 @@ REST API", Get Blob Properties.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ class Lake:
         port: Where it listens on 127.0.0.1.
         broken: The action that it fails at, if any.
         files: Their content, by path.
+        stamps: Their ETags, by path; another one for each change.
         folders: Their paths.
         seen: The actions that it was asked for.
     """
@@ -40,6 +43,7 @@ class Lake:
     port: int = 0
     broken: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
+    stamps: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     seen: list[str] = field(default_factory=list)
 
@@ -49,7 +53,15 @@ class Lake:
         while above:
             self.folders.add(above)
             above = above.rpartition("/")[0]
+        self.put(path, content)
+
+    def put(self, path: str, content: bytes) -> None:
+        """Change a file."""
         self.files[path] = content
+        self.stamps[path] = f'"0x{next(_numbers):016X}"'
+
+
+_numbers = itertools.count(1)
 
 
 class _Refusal(Exception):
@@ -83,13 +95,16 @@ def run_lake(broken: str = "") -> Iterator[Lake]:
                         raise _Refusal(403, "AuthenticationFailed")
                     if system != FILE_SYSTEM:
                         raise _Refusal(404, "FilesystemNotFound")
-                    status, headers, content = _answer(lake, self.command, path, query, body)
+                    told = {name.lower(): value for name, value in self.headers.items()}
+                    asked = _Request(self.command, path, query, told, body)
+                    status, headers, content = _answer(lake, asked)
             except _Refusal as refusal:
                 status, headers, content = refusal.status, {"x-ms-error-code": refusal.code}, b""
             self.send_response(status)
-            for name, value in {"Last-Modified": _now(), "ETag": '"1"', **headers}.items():
+            for name, value in {"Last-Modified": _now(), **headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
+            if "Content-Length" not in headers:
+                self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)
@@ -108,8 +123,18 @@ def _now() -> str:
 _Answer = tuple[int, dict[str, str], bytes]
 
 
-def _answer(lake: Lake, method: str, path: str, query: dict[str, str], body: bytes) -> _Answer:
-    action = _action(method, path, query)
+@dataclass(frozen=True)
+class _Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+
+def _answer(lake: Lake, asked: _Request) -> _Answer:
+    path, query = asked.path, asked.query
+    action = _action(asked)
     lake.seen.append(action)
     if action == lake.broken:
         raise _Refusal(500, "InternalError")
@@ -117,27 +142,73 @@ def _answer(lake: Lake, method: str, path: str, query: dict[str, str], body: byt
         return _list(lake, query)
     if action == "create":
         lake.make(path, b"")
-        return 201, {}, b""
+        return 201, {"ETag": lake.stamps[path]}, b""
+    if action == "rename":
+        return _rename(lake, asked)
     if path not in lake.files and path not in lake.folders:
-        raise _Refusal(404, "BlobNotFound" if method == "HEAD" else "PathNotFound")
+        raise _Refusal(404, "BlobNotFound" if asked.method == "HEAD" else "PathNotFound")
     match action:
         case "append":
-            lake.files[path] += body
+            if int(query["position"]) != len(lake.files[path]):
+                raise _Refusal(400, "InvalidFlushPosition")
+            lake.put(path, lake.files[path] + asked.body)
             return 202, {}, b""
+        case "flush":
+            if int(query["position"]) != len(lake.files[path]):
+                raise _Refusal(400, "InvalidFlushPosition")
+            return 200, {"ETag": lake.stamps[path]}, b""
         case "read":
-            content = lake.files[path]
-            return 206, {"Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}"}, content
+            return _read(lake, asked)
+        case "properties" if path in lake.folders:
+            return 200, {"x-ms-meta-hdi_isfolder": "true", "ETag": '"1"'}, b""
         case "properties":
-            return 200, {"x-ms-meta-hdi_isfolder": "true"} if path in lake.folders else {}, b""
+            size = str(len(lake.files[path]))
+            return 200, {"ETag": lake.stamps[path], "Content-Length": size}, b""
         case "delete":
             _delete(lake, path, query)
     return 200, {}, b""
 
 
-def _action(method: str, path: str, query: dict[str, str]) -> str:
-    match method, query.get("resource"), query.get("action"):
-        case "GET", "filesystem", None if not path:
+def _read(lake: Lake, asked: _Request) -> _Answer:
+    """A range of a file, which is refused when nothing is in it; all of it without one."""
+    if asked.path in lake.folders:
+        return 200, {"x-ms-meta-hdi_isfolder": "true", "ETag": '"1"'}, b""
+    content, stamp = lake.files[asked.path], lake.stamps[asked.path]
+    if asked.headers.get("if-match", stamp) != stamp:
+        raise _Refusal(412, "ConditionNotMet")
+    wanted = asked.headers.get("x-ms-range") or asked.headers.get("range")
+    if wanted is None:
+        return 200, {"ETag": stamp}, content
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
+    assert found is not None, wanted
+    start, end = int(found[1]), min(int(found[2] or len(content)), len(content) - 1)
+    if start > end:
+        raise _Refusal(416, "InvalidRange")
+    told = {"ETag": stamp, "Content-Range": f"bytes {start}-{end}/{len(content)}"}
+    return 206, told, content[start : end + 1]
+
+
+def _rename(lake: Lake, asked: _Request) -> _Answer:
+    """Rename a file over whatever file is there."""
+    source = urlsplit(asked.headers["x-ms-rename-source"])
+    system, _, path = unquote(source.path).lstrip("/").partition("/")
+    if system != FILE_SYSTEM or parse_qs(source.query).get("sig") != [SIGNATURE]:
+        raise _Refusal(403, "AuthenticationFailed")
+    if path not in lake.files:
+        raise _Refusal(404, "RenameSourceParentPathNotFound")
+    if asked.path in lake.folders:
+        raise _Refusal(409, "PathAlreadyExists")
+    lake.make(asked.path, lake.files.pop(path))
+    return 201, {"ETag": lake.stamps[asked.path]}, b""
+
+
+def _action(asked: _Request) -> str:
+    query = asked.query
+    match asked.method, query.get("resource"), query.get("action"):
+        case "GET", "filesystem", None if not asked.path:
             return "list"
+        case "PUT", None, None if "x-ms-rename-source" in asked.headers:
+            return "rename"
         case "PUT", "file", None:
             return "create"
         case "PATCH", None, ("append" | "flush") as action:
@@ -179,7 +250,12 @@ def _list(lake: Lake, query: dict[str, str]) -> _Answer:
     paths = [
         {"name": name, "isDirectory": "true", "lastModified": _now(), "contentLength": "0"}
         if name in lake.folders
-        else {"name": name, "lastModified": _now(), "contentLength": str(len(lake.files[name]))}
+        else {
+            "name": name,
+            "lastModified": _now(),
+            "contentLength": str(len(lake.files[name])),
+            "etag": lake.stamps[name].strip('"'),
+        }
         for name in left[:size]
     ]
     headers = {"Content-Type": "application/json"}

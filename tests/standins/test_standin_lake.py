@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from tests.standins.lake import Lake, run_lake
 from tests.support.programs import Answer, http
 
 
-def ask(lake: Lake, method: str, path: str, **query: str) -> Answer:
+def ask(
+    lake: Lake,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    **query: str,
+) -> Answer:
     """One request with the right signature."""
     words = "&".join(
         f"{name}={value}" for name, value in {"sig": "hiddenhidden%3D", **query}.items()
     )
-    return http(f"http://127.0.0.1:{lake.port}/{path}?{words}", method=method)
+    return http(
+        f"http://127.0.0.1:{lake.port}/{path}?{words}",
+        method=method,
+        body=body,
+        headers=headers or {},
+    )
 
 
 def test_it_lists_pages_of_a_folder() -> None:
@@ -40,6 +54,39 @@ def test_it_deletes_full_folders_only_when_told_so() -> None:
         assert ask(lake, "DELETE", "files/a/b", recursive="true").status == 200
         assert ask(lake, "DELETE", "files/a/b", recursive="true").status == 404
         assert (set(lake.files), lake.folders) == ({"a/bc"}, {"a"})
+
+
+def test_it_reads_ranges_of_one_state() -> None:
+    with run_lake() as lake:
+        lake.make("a/b", b"12345")
+        lake.make("empty", b"")
+        stamp = ask(lake, "HEAD", "files/a/b").headers["ETag"]
+
+        def read(path: str, wanted: str, known: str = stamp) -> tuple[int, bytes]:
+            found = ask(lake, "GET", path, headers={"Range": wanted, "If-Match": known})
+            return found.status, found.body
+
+        assert read("files/a/b", "bytes=1-2") == (206, b"23")
+        assert read("files/a/b", "bytes=3-") == (206, b"45")
+        assert read("files/a/b", "bytes=5-9")[0] == 416
+        assert read("files/empty", "bytes=0-9", lake.stamps["empty"])[0] == 416
+        lake.put("a/b", b"54321")
+        assert read("files/a/b", "bytes=1-2")[0] == 412
+        assert ask(lake, "GET", "files/a/b").body == b"54321"
+
+
+def test_it_writes_where_the_last_one_has_ended_and_renames() -> None:
+    with run_lake() as lake:
+        lake.make("a/old", b"old")
+        assert ask(lake, "PUT", "files/a/new", resource="file").status == 201
+        query = {"action": "append", "position": "0"}
+        assert ask(lake, "PATCH", "files/a/new", b"123", **query).status == 202
+        assert ask(lake, "PATCH", "files/a/new", b"123", **query).status == 400
+        assert ask(lake, "PATCH", "files/a/new", action="flush", position="3").status == 200
+        for signature, status in (("wrong", 403), ("hiddenhidden%3D", 201)):
+            source = {"x-ms-rename-source": f"/files/a/new?sig={signature}"}
+            assert ask(lake, "PUT", "files/a/old", headers=source).status == status
+        assert lake.files == {"a/old": b"123"}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ def _value(column: sqlalchemy.Column[Any], number: int, choices: dict[str, list[
         case sqlalchemy.BigInteger():
             return (1, 2, 2**63 - 1, -(2**63))[number]
         case sqlalchemy.Integer():
-            return (0, 1, 2**31 - 2, 7)[number] if column.primary_key else (3, 4, 5, -(2**31))[number]
+            return (
+                (0, 1, 2**31 - 2, 7)[number] if column.primary_key else (3, 4, 5, -(2**31))[number]
+            )
         case sqlalchemy.Float():
             return 0.1 + number if column.name in _SINGLE else _FLOATS[number]
         case sqlalchemy.JSON():
@@ -108,5 +110,3 @@ def _text(column: sqlalchemy.Column[Any], number: int) -> str:
     if number == 1 and not column.nullable:
         text = str(number)
     return text[: length or len(text)]
-
-

@@ -192,7 +192,8 @@ def azure_shelf(server: AzureServer, container: str) -> Shelf:
         with BlobServiceClient.from_connection_string(server.connection_string) as service:
             blobs = service.get_container_client(container)
             in_threads(
-                lambda file: blobs.upload_blob(f"{PREFIX}/{file[0]}", file[1]), files.items()
+                lambda file: blobs.upload_blob(f"{PREFIX}/{file[0]}", file[1], overwrite=True),
+                files.items(),
             )
 
     uri = f"wasbs://{container}@{server.account}.blob.core.windows.net/{PREFIX}"

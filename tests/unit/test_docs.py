@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -121,14 +122,23 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in anchors, link
 
 
+def walk(command: click.Command) -> Iterator[click.Command]:
+    """A command, and if it is a group all below it."""
+    yield command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from walk(found)
+
+
 @pytest.mark.parametrize("page", [*PAGES, "design/settings.md"])
 def test_only_settings_that_exist_are_named(page: str) -> None:
     """Also in what is written by hand."""
     from mlflow_server.cli.main import cli
 
-    context = click.Context(cli)
-    commands = [cli.get_command(context, name) for name in cli.list_commands(context)]
-    options = [option for command in (cli, *commands) if command for option in command.params]
+    options = [option for command in walk(cli) for option in command.params]
     names = {definition.setting.name for definition in iter_definitions()}
     names |= {str(option.envvar) for option in options if option.envvar}
     named = set(re.findall(r"\bTRACKING_SERVER_[A-Z0-9_]+\b", read(page)))

@@ -43,6 +43,7 @@ def test_knows_which_settings_are_secret() -> None:
         "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
         "MLFLOW_REGISTRY_STORE_URI",
         "MLFLOW_TRACKING_TOKEN",
+        "TRACKING_SERVER_TO_BACKEND_STORE_URI",
     }
 
 

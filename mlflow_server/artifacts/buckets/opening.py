@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 from mlflow_server.artifacts.buckets.azure import AzureBucket
-from mlflow_server.artifacts.buckets.bucket import Bucket
+from mlflow_server.artifacts.buckets.bucket import ContentBucket
 from mlflow_server.artifacts.buckets.gcs import GcsBucket
 from mlflow_server.artifacts.buckets.s3 import S3Bucket
 from mlflow_server.uris import ArtifactScheme, ArtifactUri
 
 
-def open_bucket(store: ArtifactUri, environ: Mapping[str, str], subject: str) -> Bucket:
+def open_bucket(store: ArtifactUri, environ: Mapping[str, str], subject: str) -> ContentBucket:
     """Open a bucket of S3 or Google Cloud Storage, or a container of Azure Blob Storage.
 
     Args:

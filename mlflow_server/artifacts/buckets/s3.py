@@ -226,7 +226,7 @@ class S3Bucket:
         match err.response.get("Error", {}).get("Code"):
             case "NoSuchKey":
                 raise VanishedError(f"{self._show(key)} is not there") from None
-            case "PreconditionFailed":
+            case "PreconditionFailed" | "412":
                 raise ChangedError(f"{self._show(key)} was changed meanwhile") from None
             case "KeyTooLongError":
                 raise BadInputError(f"{self._show(key)}: the name is too long for S3") from None

@@ -78,9 +78,7 @@ class LocalFiles:
         """See `Files`."""
         descriptor = self._open(path)
         try:
-            return LocalReader(
-                descriptor, path, self._show(path), start, lambda err: self._explain(path, err)
-            )
+            return LocalReader(descriptor, path, start, self._full(path), self._subject)
         except BaseException:
             os.close(descriptor)
             raise
@@ -167,6 +165,30 @@ class LocalFiles:
             sync_folder(source)
             sync_folder(target)
 
+    def remove_leftovers(self) -> None:
+        """Remove what killed writers have left, in all folders; nobody may be writing meanwhile.
+
+        Raises:
+            OpsError: It cannot be removed.
+        """
+        waiting = [""]
+        while waiting:
+            above = waiting.pop()
+            prefix = f"{above}/" if above else ""
+            left = []
+            try:
+                with self._entries(above) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(prefix + entry.name)
+                        elif entry.name.startswith(_ASIDE):
+                            left.append(prefix + entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, ValueError) as err:
+                raise self._explain(above, err) from None
+            self.remove(left)
+
     def close(self) -> None:
         """See `Files`: nothing is open."""
 
@@ -249,7 +271,7 @@ class LocalFiles:
         return explain(self._subject, self._full(path), err, writes=writes)
 
     def _show(self, path: str) -> str:
-        return f"{self._subject}: {shown(f'{self._root}/{path}')}"
+        return f"{self._subject}: {shown(self._full(path))}"
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

@@ -2,13 +2,14 @@
 
 import os
 import stat
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from mlflow_server.artifacts.content import ChangedError
+from mlflow_server.artifacts.files.disk_failures import explain
 from mlflow_server.artifacts.files.files import File
-from mlflow_server.errors import BadInputError, OpsError
+from mlflow_server.artifacts.shown import shown
+from mlflow_server.errors import BadInputError
 
 # The most that one call reads on Linux is 2 GiB; a part of it keeps what is asked for together.
 _MOST_AT_ONCE = 1 << 30
@@ -30,9 +31,9 @@ class LocalReader:
     Args:
         descriptor: Of the open file; closed with this.
         path: Below the folder that was opened.
-        at: In full, for messages.
         start: The first byte that is wanted.
-        explain: Says what a failure means.
+        full: The path in full.
+        subject: How messages begin.
 
     Raises:
         BadInputError: It is no file.
@@ -42,16 +43,16 @@ class LocalReader:
         self,
         descriptor: int,
         path: str,
-        at: str,
         start: int,
-        explain: Callable[[OSError], OpsError],
+        full: str,
+        subject: str,
     ) -> None:
         self._descriptor = descriptor
-        self._name = at
-        self._explain = explain
+        self._full = full
+        self._subject = subject
         self._status = os.fstat(descriptor)
         if not stat.S_ISREG(self._status.st_mode):
-            raise BadInputError(f"{at} is no file")
+            raise BadInputError(f"{subject}: {shown(full)} is no file")
         self._at = min(start, self._status.st_size)
         if start:
             os.lseek(descriptor, self._at, os.SEEK_SET)
@@ -75,7 +76,7 @@ class LocalReader:
             if self._at == self._status.st_size and self._is_changed():
                 raise self._changed()
         except OSError as err:
-            raise self._explain(err) from None
+            raise explain(self._subject, self._full, err) from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
@@ -98,4 +99,4 @@ class LocalReader:
         return now.st_size != then.st_size or now.st_mtime_ns != then.st_mtime_ns
 
     def _changed(self) -> ChangedError:
-        return ChangedError(f"{self._name} was changed while it was read")
+        return ChangedError(f"{self._subject}: {shown(self._full)} was changed while it was read")

@@ -14,6 +14,7 @@ from mlflow_server.artifacts.files.files import (
     is_path,
 )
 from mlflow_server.artifacts.files.resuming import ResumingReader, file_of
+from mlflow_server.artifacts.removal.freed import Remover
 from mlflow_server.artifacts.removal.objects import ObjectRemover
 from mlflow_server.artifacts.removal.place import Place, root_of
 from mlflow_server.artifacts.shown import shown
@@ -28,15 +29,22 @@ class ObjectFiles:
         bucket: Where they are; closed with this.
         store: The prefix.
         subject: How messages begin.
+        remover: Of whole folders, where they do not go with their last object; closed with this.
     """
 
-    def __init__(self, bucket: ContentBucket, store: ArtifactUri, subject: str) -> None:
+    def __init__(
+        self,
+        bucket: ContentBucket,
+        store: ArtifactUri,
+        subject: str,
+        remover: Remover | None = None,
+    ) -> None:
         self._bucket = bucket
         self._store = store
         self._subject = subject
         self._root = root_of(store)
         self._prefix = "".join(f"{part}/" for part in self._root)
-        self._remover = ObjectRemover(bucket)
+        self._remover = remover or ObjectRemover(bucket)
 
     def walk(self, below: str = "", *, on_skip: OnSkip | None = None) -> Iterator[File]:
         """See `Files`."""
@@ -45,8 +53,8 @@ class ObjectFiles:
             page = self._bucket.list(prefix, more=more)
             for each in page.objects:
                 path = each.key[len(self._prefix) :]
-                if each.is_folder or (path.endswith("/") and not each.size_bytes):
-                    continue
+                if each.is_folder or (path[-1:] in ("", "/") and not each.size_bytes):
+                    continue  # stands for a folder
                 if is_path(path):
                     yield file_of(path, each.size_bytes, each.stamp)
                 elif on_skip is not None:
@@ -103,6 +111,7 @@ class ObjectFiles:
     def close(self) -> None:
         """See `Files`."""
         self._remover.close()
+        self._bucket.close()
 
     def _folder(self, below: str) -> str:
         return f"{self._prefix}{_encodable(check_folder(below))}/" if below else self._prefix

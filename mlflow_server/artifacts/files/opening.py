@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow_server.artifacts.buckets.s3 import S3Bucket
+from mlflow_server.artifacts.azure_client import is_lake, require_libraries
+from mlflow_server.artifacts.buckets.lake import LakeBucket
+from mlflow_server.artifacts.buckets.opening import open_bucket
 from mlflow_server.artifacts.files.files import Files
 from mlflow_server.artifacts.files.local import LocalFiles
 from mlflow_server.artifacts.files.objects import ObjectFiles
 from mlflow_server.artifacts.library import require_module
+from mlflow_server.artifacts.removal.lake import LakeRemover
 from mlflow_server.errors import SettingsError
 from mlflow_server.uris import ArtifactScheme, ArtifactUri
 
@@ -30,10 +33,18 @@ def open_files(uri: ArtifactUri, environ: Mapping[str, str], *, subject: str) ->
             return LocalFiles((uri.path or Path()).expanduser().absolute(), subject)
         case ArtifactScheme.S3:
             require_module(subject, "boto3", extra="s3")
-            return ObjectFiles(S3Bucket(uri.bucket, environ, subject), uri, subject)
+        case ArtifactScheme.GCS:
+            require_module(subject, "google.cloud.storage", extra="gcs")
+        case ArtifactScheme.AZURE if is_lake(uri):
+            require_libraries(uri, subject)
+            remover = LakeRemover(uri, environ, subject)
+            return ObjectFiles(LakeBucket(uri, environ, subject), uri, subject, remover)
+        case ArtifactScheme.AZURE:
+            require_libraries(uri, subject)
         case _:
             scheme = uri.text.partition(":")[0]
             raise SettingsError(
                 [f"{subject}: files cannot be listed, read and written at {scheme}:"],
                 hint="name a folder, s3://, gs://, wasbs:// or abfss://",
             )
+    return ObjectFiles(open_bucket(uri, environ, subject), uri, subject)

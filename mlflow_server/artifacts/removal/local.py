@@ -16,6 +16,7 @@ from typing import TypeVar
 from mlflow_server.artifacts.removal.freed import Found, Freed
 from mlflow_server.artifacts.removal.place import Place, neighbours
 from mlflow_server.artifacts.removal.tree import make_accessible, measure, purge
+from mlflow_server.artifacts.shown import shown
 from mlflow_server.errors import (
     BadInputError,
     OpsError,
@@ -30,7 +31,6 @@ _PASSAGE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _THREADS = 8
 _NEIGHBOURS_AT_ONCE = 64
-_SHOWN_LENGTH = 200
 
 T = TypeVar("T")
 
@@ -266,11 +266,7 @@ class LocalRemover:
         )
 
     def _show(self, parts: Sequence[str]) -> str:
-        """A path for messages: short enough, and nothing in it that cannot be written anywhere."""
-        text = os.fsencode(self._root.joinpath(*parts)).decode("utf-8", "replace")
-        if len(text) > _SHOWN_LENGTH:
-            text = text[:_SHOWN_LENGTH] + "…"
-        return text
+        return shown(os.fspath(self._root.joinpath(*parts)))
 
 
 @dataclass(frozen=True)
