@@ -92,7 +92,7 @@ def restore(
 ) -> Reported:
     """`restore` of the newest backup of a folder into an empty store."""
     return run_ours(
-        "restore", "latest", "--at", str(shelf), *options,
+        "restore", f"{shelf}/latest", *options,
         uri=uri, destination=destination, watches_tree=watches_tree,
     )  # fmt: skip
 

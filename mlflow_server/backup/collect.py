@@ -26,8 +26,12 @@ _CHUNK_BYTES = 1024 * 1024
 # Files of an object store that are read at the same time.
 _THREADS = 8
 _AHEAD = 32
+# Of the index: to compress one line takes longer than to make it.
+_LINES_AT_ONCE = 500
 # At a file that is changed meanwhile.
 _ATTEMPTS = 3
+
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
 @dataclass
@@ -58,8 +62,8 @@ class Collected:
 class Index(Protocol):
     """Takes lines of the index."""
 
-    def write(self, line: bytes, /) -> object:
-        """Add one."""
+    def write(self, lines: bytes, /) -> object:
+        """Add some."""
         ...
 
 
@@ -96,6 +100,7 @@ class Collector:
             index: Where it is written down.
         """
         self._packs = packs
+        lines: list[bytes] = []
         with ThreadPoolExecutor(_THREADS) as pool:
             for found, content in self._read_ahead(pool):
                 try:
@@ -112,7 +117,11 @@ class Collector:
                     self.result.size_bytes += size_bytes
                     self.result.packs.add(stored.pack)
                     self._progress(self.result.size_bytes)
-                    index.write(_line(found, size_bytes, stored))
+                    lines.append(_line(found, size_bytes, stored))
+                    if len(lines) == _LINES_AT_ONCE:
+                        index.write(b"".join(lines))
+                        lines.clear()
+        index.write(b"".join(lines))
         return self.result
 
     def _read_ahead(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Found, Future[bytes] | None]]:
@@ -196,7 +205,7 @@ def _line(found: Found, size_bytes: int, stored: Stored) -> bytes:
         "pack": stored.pack,
         "offset": stored.offset,
     }
-    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+    return f"{_encode(entry)}\n".encode()
 
 
 def read_index(
