@@ -262,7 +262,9 @@ def verify(context: Context, archive: str, quick: bool, drill: bool) -> None:
     from mlflow_server.backup.verify import Verification
     from mlflow_server.cli.backup_report import echo_verified, verified_report
     from mlflow_server.cli.progress import show_phases
+    from mlflow_server.store.schema import import_lightly
 
+    import_lightly()
     os.environ.update(loaded.credentials)
     with (
         stop_on_sigterm(),

@@ -63,6 +63,7 @@ def command(
     from mlflow_server.cli.migrate_report import echo_migrated, migrated_report
     from mlflow_server.cli.progress import show_phases
     from mlflow_server.cli.store import require_store
+    from mlflow_server.store.schema import import_lightly
     from mlflow_server.uris import parse_artifacts_destination
 
     wanted = loaded.settings.migration
@@ -71,6 +72,7 @@ def command(
             ["TRACKING_SERVER_TO_BACKEND_STORE_URI: is not set: nobody said where to"],
             hint="mlflow-server migrate --to-backend-store-uri postgresql://USER@HOST/DATABASE",
         )
+    import_lightly()
     os.environ.update(loaded.credentials)
     with (
         stop_on_sigterm(),
