@@ -64,12 +64,14 @@ class Request:
         label: What the backup is called beside its time.
         wants_artifacts: Whether artifacts are in it.
         scope: Whether what the backup before has is read again.
+        looks_ahead: List artifacts once before, so that somebody who watches sees when it ends.
     """
 
     databases: Mapping[str, StoreUri]
     label: str | None = None
     wants_artifacts: bool = True
     scope: Scope = Scope.INCREMENTAL
+    looks_ahead: bool = False
 
 
 @dataclass
@@ -120,6 +122,7 @@ class Creation:
         self._shelf = shelf
         self._progress = progress
         self._base: Manifest | None = None
+        self._total_bytes: int | None = None
         self._backups: list[Backup] = []
 
     def survey(self) -> Created:
@@ -324,6 +327,10 @@ class Creation:
     def _write_artifacts(
         self, created: Created, stage: Stage, notes: Notes, places: Places
     ) -> tuple[list[PackEntry], ArtifactsEntry]:
+        if self._request.looks_ahead:
+            self._total_bytes = Collector(notes, places, lambda done: None).survey().size_bytes
+        elif self._base is not None and self._base.artifacts is not None:
+            self._total_bytes = self._base.artifacts.size_bytes
         writer = PackWriter(created.id, stage.folder, stage.keep_pack)
         with _compressed(stage.folder / INDEX, _COMPRESSION_OF_INDEX) as (index, digest):
             found = Collector(notes, places, self._tell_bytes).collect(writer, index)
@@ -349,7 +356,7 @@ class Creation:
         )
 
     def _tell_bytes(self, done: int) -> None:
-        self._progress("artifacts", done, None)
+        self._progress("artifacts", done, self._total_bytes)
 
 
 @contextmanager
