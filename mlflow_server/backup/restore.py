@@ -26,7 +26,7 @@ from mlflow_server.backup.targets import Arrival, is_empty, locked, require_empt
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SettingsError, UsageError
-from mlflow_server.store.load import require_known
+from mlflow_server.store.load import require_makeable
 from mlflow_server.store.snapshot import snapshot
 from mlflow_server.uris import ArtifactUri, StoreUri, parse_store_uri
 
@@ -190,8 +190,9 @@ class Restoration:
     def _manifest(self) -> Manifest:
         manifest = self._shelf.manifest(self._request.backup_id)
         for name, database in manifest.databases.items():
-            is_wanted = name == DatabaseName.BACKEND or not self._request.selection
-            if is_wanted and name not in self._request.databases:
+            if name != DatabaseName.BACKEND and self._request.selection:
+                continue
+            if (uri := self._request.databases.get(name)) is None:
                 raise SettingsError(
                     [
                         f"{_SETTINGS[name]}: is not set, and the backup has a database of its own "
@@ -199,7 +200,7 @@ class Restoration:
                     ],
                     hint="set it to an empty database",
                 )
-            require_known(database.revision, database.auth_revision)
+            require_makeable(uri, database.revision, database.auth_revision)
         return manifest
 
     def _wanted(self, manifest: Manifest) -> dict[str, StoreUri]:

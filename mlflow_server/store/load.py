@@ -234,12 +234,7 @@ def filling(
         BadInputError: A column of `tables` is not there at this revision.
         SettingsError: The dialect is SQL Server's.
     """
-    if uri.dialect is Dialect.MSSQL:
-        raise SettingsError(
-            [f"{uri.setting}: {uri.shown}: stores on SQL Server cannot be filled by this program"],
-            hint="use the database's own restore",
-        )
-    require_known(revision, auth_revision)
+    require_makeable(uri, revision, auth_revision)
     with ExitStack() as stack:
         with _failures(uri):
             names = [table.name for table in tables]
@@ -251,16 +246,29 @@ def filling(
             stack.pop_all().close()
 
 
-def require_known(revision: str | None, auth_revision: str | None) -> None:
-    """Raise for a schema that cannot be made.
+def require_makeable(uri: StoreUri, revision: str | None, auth_revision: str | None) -> None:
+    """Raise for a schema that cannot be made in a database.
 
     Args:
+        uri: The target.
         revision: Of MLflow's schema.
         auth_revision: Of the tables of its basic authentication.
 
     Raises:
         SchemaError: A revision is not known.
+        SettingsError: This kind of database cannot have it.
     """
+    if uri.dialect is Dialect.MSSQL:
+        raise SettingsError(
+            [f"{uri.setting}: {uri.shown}: stores on SQL Server cannot be filled by this program"],
+            hint="use the database's own restore",
+        )
+    if uri.dialect is Dialect.MYSQL and auth_revision is not None:
+        # MLflow 3.17.2 has two foreign keys of one name, error 121 of InnoDB.
+        raise SettingsError(
+            [f"{uri.setting}: {uri.shown}: MLflow cannot keep users on MySQL or MariaDB"],
+            hint="name a SQLite or PostgreSQL database for them",
+        )
     for wanted, known in ((revision, migration_tree), (auth_revision, auth_migration_tree)):
         if wanted is not None and wanted not in known():
             raise SchemaError(

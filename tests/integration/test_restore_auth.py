@@ -218,3 +218,14 @@ def test_a_backup_with_users_asks_where_they_go(
     ended = place.run("restore", "latest", environment={**environment, **target})
     assert ended.returncode == 78
     assert CONFIG in ended.stderr
+
+
+def test_users_cannot_be_on_mysql(place: Place, source: dict[str, str], tmp_path: Path) -> None:
+    """MLflow's own migrations fail there: two foreign keys have one name."""
+    environment = back_up(place, source, tmp_path / "backups")
+    config = configured(tmp_path / "target", "mysql+pymysql://ml:hidden@127.0.0.1:1/users")
+    target = {STORE: f"sqlite:///{tmp_path}/store.db", CONFIG: config}
+    ended = place.run("restore", "latest", "--no-artifacts", environment={**environment, **target})
+    assert ended.returncode == 78
+    assert "MariaDB" in ended.stderr
+    assert not list(tmp_path.glob("store.db*"))
