@@ -47,4 +47,5 @@ def content_of(shelf: Shelf, backup_id: str, entry: DatabaseEntry) -> Content:
         entry.revision,
         tuple(map(table_of, entry.tables)),
         lambda table: iter_rows(shelf, backup_id, entries[table.name]),
+        entry.auth_revision,
     )

@@ -31,6 +31,7 @@ from mlflow_server.backup.format import (
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
+from mlflow_server.backup.reading import LONGEST_LINE
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.shelf import Backup, Shelf
 from mlflow_server.backup.stage import Stage
@@ -227,7 +228,10 @@ class Creation:
                     f"the key of the server ({key}), which is not in it"
                 )
         return DatabaseEntry(
-            dialect=uri.dialect.value, revision=shot.revision, tables=tuple(entries)
+            dialect=uri.dialect.value,
+            revision=shot.revision,
+            auth_revision=shot.auth_revision,
+            tables=tuple(entries),
         )
 
     def _write_table(
@@ -244,7 +248,10 @@ class Creation:
         note = noting(notes, table) if self._request.wants_artifacts else None
         with _compressed(stage.folder / file) as (lines, digest):
             for rows in batches:
-                lines.write(b"".join(checksum.add(rows)))
+                content = b"".join(checksum.add(rows))
+                if len(content) > LONGEST_LINE:  # what could not be read again is no backup
+                    raise BadInputError(f"table {table.name}: its rows are too long")
+                lines.write(content)
                 if note is not None:
                     note(rows)
                 tell(len(rows))

@@ -19,11 +19,13 @@ class Content:
         revision: Of its schema.
         tables: Parents before children.
         rows: All rows of a table, in batches.
+        auth_revision: Of the tables of basic authentication; None without any.
     """
 
     revision: str | None
     tables: Sequence[Table]
     rows: Callable[[Table], Iterator[Sequence[Row]]]
+    auth_revision: str | None = None
 
 
 @dataclass
@@ -62,13 +64,15 @@ def filled(
     Raises:
         OpsError: It could not be filled, or holds something else than was written; it is as it was.
     """
-    with filling(uri, content.tables, content.revision, replace=replace) as loader:
+    revisions = content.revision, content.auth_revision
+    with filling(uri, content.tables, *revisions, replace=replace) as loader:
         result = Filled({}, {})
         for table in content.tables:
             result.rows[table.name] = _load(loader, table, content.rows(table), moves, tell, result)
         result.adapted = dict(loader.adapted)
         yield result
-        loader.finish(upgrade=True)
+        # Those of basic authentication are upgraded by the application itself.
+        loader.finish(upgrade=content.revision is not None)
 
 
 def _load(

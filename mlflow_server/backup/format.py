@@ -104,8 +104,10 @@ class TableEntry(_Document):
         names = _unique(tuple(column.name for column in self.columns))
         if not set(self.key) <= set(names):
             raise ValueError("the key is of other columns")
-        if self.name == VERSION_TABLE:
-            raise ValueError("the revision is no table")
+        if self.name == VERSION_TABLE or self.name.startswith("sqlite_"):
+            raise ValueError("no table of a store is called so")
+        if "\0" in "".join((self.name, *names)):
+            raise ValueError("nothing is called so")
         return self
 
 
@@ -114,12 +116,14 @@ class DatabaseEntry(_Document):
 
     Args:
         dialect: What it was: `sqlite`, `postgresql` or `mysql`.
-        revision: Its schema's.
+        revision: Its schema's; None when it has no tracking store.
+        auth_revision: Of the tables of basic authentication; None without any.
         tables: Parents before children.
     """
 
     dialect: str
     revision: str | None
+    auth_revision: str | None = None
     tables: tuple[TableEntry, ...]
 
     @model_validator(mode="after")
@@ -195,8 +199,8 @@ class Manifest(_Document):
 
     @model_validator(mode="after")
     def _is_of_one_piece(self) -> Self:
-        if DatabaseName.BACKEND not in self.databases:
-            raise ValueError("there is no backend store in it")
+        if not self.databases:
+            raise ValueError("there is no database in it")
         _unique(tuple(pack.file for pack in self.packs))
         _unique(tuple(t.file for database in self.databases.values() for t in database.tables))
         return self

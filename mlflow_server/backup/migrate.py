@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mlflow_server.backup.copying import Copied, Copying
 from mlflow_server.backup.create import Progress
 from mlflow_server.backup.fill import Content, Filled, filled
-from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.locations import Moves, as_location
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.scratch import scratch_failures
@@ -134,7 +134,7 @@ class Migration:
         if source.root == target.root:
             self._require_target(None)
             return result, None, None
-        result.moves = [(source.root, target.root)]
+        result.moves = [(as_location(source.root), as_location(target.root))]
         self._notes = stack.enter_context(closing(Notes(source.root)))
         files, _ = target.find(target.root)
         arrival = Arrival(files, request.target_destination.shown, f"migrate {source.root}")
@@ -173,7 +173,7 @@ class Migration:
                 self._progress("tables", done, total)
 
             result.revision = shot.revision
-            content = Content(shot.revision, shot.tables, shot.rows)
+            content = Content(shot.revision, shot.tables, shot.rows, shot.auth_revision)
             moves = Moves(result.moves)
             with filled(self._request.target, content, moves, tell, replace=False) as database:
                 result.database = database

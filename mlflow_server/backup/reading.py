@@ -10,7 +10,7 @@ from typing import Protocol
 from mlflow_server.errors import BadInputError
 
 # A row is never that long; what somebody makes up to fill the memory may be.
-LONGEST_LINE = 512 * 1024 * 1024
+LONGEST_LINE = 256 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
 

@@ -68,11 +68,16 @@ def require_different(source: StoreUri, target: StoreUri) -> None:
     Raises:
         UsageError: They do.
     """
-    if _identity(source) == _identity(target):
+    if is_same(source, target):
         raise UsageError(
             f"{target.shown}: source and target are the same database",
             hint="name another, empty one: --to-backend-store-uri",
         )
+
+
+def is_same(one: StoreUri, other: StoreUri) -> bool:
+    """True when two URIs mean one database, as far as they tell."""
+    return _identity(one) == _identity(other)
 
 
 def _identity(uri: StoreUri) -> tuple[object, ...]:

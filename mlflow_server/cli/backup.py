@@ -134,16 +134,16 @@ def find_archive(loaded: LoadedSettings, archive: str) -> Iterator[tuple["Shelf"
 
 
 def databases_of(loaded: LoadedSettings) -> "dict[str, StoreUri]":
-    """The databases of a server, by what they are."""
+    """The databases of a server, by what they are; one that has several parts is there once."""
     from mlflow_server.backup.auth import find_auth_store
+    from mlflow_server.backup.targets import is_same
 
     store = loaded.settings.store
     databases = {"backend": store.backend}
-    if store.registry is not None:
-        databases["registry"] = store.registry
-    auth = find_auth_store(os.environ)
-    if auth is not None:
-        databases["auth"] = auth
+    others = {"registry": store.registry, "auth": find_auth_store(os.environ)}
+    for name, uri in others.items():
+        if uri is not None and not any(is_same(uri, known) for known in databases.values()):
+            databases[name] = uri
     return databases
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from mlflow_server.store.engine import create_engine, sqlite_path
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import (
+    AUTH_VERSION_TABLE,
     UNFINISHED_TABLE,
     SchemaState,
+    auth_migrations_folder,
     read_store_status,
     require_usable,
 )
@@ -148,6 +150,31 @@ def migrate(connection: "Connection", revision: str | None = None) -> None:
             target_metadata=mlflow_db.Base.metadata,
             render_as_batch=True,
         )
+        with environment.begin_transaction():
+            environment.run_migrations()
+
+
+def make_auth_schema(connection: "Connection", revision: str) -> None:
+    """Make the tables of MLflow's basic authentication, in the transaction of `connection`.
+
+    Without importing the application, which needs more packages than the server.
+
+    Args:
+        connection: To a database without them.
+        revision: One of `revision.auth_migration_tree`.
+
+    Source: MLflow 3.17.2 `server/auth/db/utils.py`, `server/auth/db/migrations/env.py`.
+    """
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(auth_migrations_folder()))
+    environment = EnvironmentContext(
+        Config(), scripts, fn=lambda at, _: scripts._upgrade_revs(revision, at)
+    )
+    with environment:
+        environment.configure(connection=connection, version_table=AUTH_VERSION_TABLE)
         with environment.begin_transaction():
             environment.run_migrations()
 

@@ -28,11 +28,13 @@ class Dumper:
     Args:
         url: Of it.
         workspace: Which one is looked into; None where there are none.
+        wants_files: Whether artifacts are downloaded, which takes MLflow.
     """
 
-    def __init__(self, url: str, workspace: str | None) -> None:
+    def __init__(self, url: str, workspace: str | None = None, *, wants_files: bool = True) -> None:
         self.url = url
         self.workspace = workspace
+        self.wants_files = wants_files
 
     def ask(self, path: str, body: object = None, **query: str) -> Any:
         """The answer of one route; an error is one, too."""
@@ -116,6 +118,8 @@ class Dumper:
 
     def artifacts(self, location: str) -> dict[str, str]:
         """The digest of every file, each downloaded by MLflow's client."""
+        if not self.wants_files:
+            return {}
         from mlflow.artifacts import download_artifacts
 
         found = {}
