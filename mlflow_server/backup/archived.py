@@ -48,4 +48,5 @@ def content_of(shelf: Shelf, backup_id: str, entry: DatabaseEntry) -> Content:
         tuple(map(table_of, entry.tables)),
         lambda table: iter_rows(shelf, backup_id, entries[table.name]),
         entry.auth_revision,
+        lambda table: Checksum.of(table, entries[table.name].rows, entries[table.name].checksum),
     )

@@ -190,6 +190,13 @@ class Checksum:
         self._sum = 0
         self.rows = 0
 
+    @classmethod
+    def of(cls, table: Table, rows: int, text: str) -> "Checksum":
+        """One that is known: how many rows, and its `text`."""
+        known = cls(table)
+        known.rows, known._sum = rows, int(text, 16)
+        return known
+
     @property
     def text(self) -> str:
         """The checksum in 32 hexadecimal digits."""
