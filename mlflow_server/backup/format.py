@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self, TypeVar
@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -236,6 +237,28 @@ class ArtifactEntry(_Document):
     stamp: str
     pack: str
     offset: Count
+
+
+_ENTRIES = TypeAdapter(list[ArtifactEntry])
+
+
+def read_entries(lines: Sequence[bytes], shown: str) -> list[ArtifactEntry]:
+    """Understand lines of an index, whoever wrote it.
+
+    Args:
+        lines: Some.
+        shown: Which file, for messages.
+
+    Raises:
+        BadInputError: One is no such line.
+    """
+    try:
+        entries = _ENTRIES.validate_json(b"[%s]" % b",".join(lines))
+    except ValidationError:
+        entries = []
+    if len(entries) != len(lines):
+        raise BadInputError(f"{shown}: a line is damaged")
+    return entries
 
 
 def make_id(moment: datetime, label: str | None) -> str:

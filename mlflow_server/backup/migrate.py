@@ -27,12 +27,14 @@ class Request:
         target: An empty one.
         source_destination: Where its artifacts are.
         target_destination: Where they go; None when they stay.
+        looks_ahead: List artifacts once before, so that somebody who watches sees when it ends.
     """
 
     source: StoreUri
     target: StoreUri
     source_destination: ArtifactUri
     target_destination: ArtifactUri | None = None
+    looks_ahead: bool = False
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Migration:
         self._request = request
         self._environ = environ
         self._progress = progress
+        self._total_bytes: int | None = None
 
     def survey(self) -> Migrated:
         """What would be moved, when nothing is in the way.
@@ -116,6 +119,8 @@ class Migration:
                 arrival.begin()
                 with snapshot(request.source) as shot:
                     note_all(self._notes, shot)
+                if request.looks_ahead:
+                    self._total_bytes = copying.survey().size_bytes
                 copying.run()
             self._move_rows(result, copying, arrival)
             if arrival is not None:
@@ -144,7 +149,7 @@ class Migration:
             source,
             target,
             Moves(result.moves),
-            lambda done: self._progress("artifacts", done, None),
+            lambda done: self._progress("artifacts", done, self._total_bytes),
             is_resumed=arrival.is_resumed(),
         )
         return result, copying, arrival

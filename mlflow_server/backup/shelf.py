@@ -122,8 +122,8 @@ class Shelf:
             ) from None
         return read_sums(content, f"{self.shown}/{backup_id}/{SUMS}")
 
-    def lines(self, backup_id: str, name: str) -> Iterator[bytes]:
-        """The lines of a compressed file of a backup.
+    def lines(self, backup_id: str, name: str) -> Iterator[list[bytes]]:
+        """The lines of a compressed file of a backup, in short lists.
 
         Raises:
             BadInputError: It is damaged; what was read so far is not to be trusted.

@@ -210,7 +210,7 @@ def create(
     loaded = load(context, options)
     from mlflow_server.backup.create import Creation, Request
     from mlflow_server.cli.backup_report import created_report, echo_created
-    from mlflow_server.cli.progress import show_phases
+    from mlflow_server.cli.progress import is_watched, show_phases
     from mlflow_server.cli.store import require_store
 
     os.environ.update(loaded.credentials)
@@ -219,7 +219,7 @@ def create(
         if name != "auth":
             require_store(uri, needs_head=False)
     scope = Scope.FULL if full else Scope.INCREMENTAL
-    request = Request(databases, label, not no_artifacts, scope)
+    request = Request(databases, label, not no_artifacts, scope, is_watched(context))
     with (
         stop_on_sigterm(),
         open_shelf(loaded) as shelf,
@@ -262,7 +262,9 @@ def verify(context: Context, archive: str, quick: bool, drill: bool) -> None:
     from mlflow_server.backup.verify import Verification
     from mlflow_server.cli.backup_report import echo_verified, verified_report
     from mlflow_server.cli.progress import show_phases
+    from mlflow_server.store.schema import import_lightly
 
+    import_lightly()
     os.environ.update(loaded.credentials)
     with (
         stop_on_sigterm(),
