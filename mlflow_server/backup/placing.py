@@ -16,6 +16,7 @@ from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.errors import BadInputError
+from mlflow_server.uris import mask_uri
 
 _SMALL_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
@@ -129,9 +130,9 @@ class Placing:
             if not self._wants(location, path):
                 continue
             moved, place = self._find(location)
-            shown = f"{moved}/{path}"
+            shown = f"{mask_uri(moved)}/{path}"
             if place is None:
-                self.kept_back[location] += 1
+                self.kept_back[mask_uri(location)] += 1
                 continue
             if isinstance(place, BadInputError):
                 self.failed.append((shown, place.message))
@@ -218,7 +219,7 @@ class _Pack:
                 break
             yield chunk
         if digest.hexdigest() != content.sha256:
-            wrong = shown_path("/".join(content.files[0]))
+            wrong = shown_path(mask_uri("/".join(content.files[0])))
             raise _DamagedError(f"{self._shown}: is damaged: the content of {wrong} is another one")
 
     def _seek(self, offset: int) -> Reader:

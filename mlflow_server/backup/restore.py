@@ -21,7 +21,13 @@ from mlflow_server.backup.placing import Placing
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.selection import EVERYTHING, Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.backup.targets import Arrival, is_empty, locked, require_empty_stores
+from mlflow_server.backup.targets import (
+    Arrival,
+    is_empty,
+    locked,
+    require_empty_stores,
+    require_replaceable,
+)
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SchemaError, SettingsError
@@ -196,7 +202,9 @@ class Restoration:
             arrival = Arrival(files, self._destination.shown, manifest.id)
             if not request.replaces:
                 filled_before = arrival.filled(wanted)
-        if not request.replaces:
+        if request.replaces:
+            require_replaceable(request.databases)
+        else:
             require_empty_stores(
                 {n: u for n, u in request.databases.items() if n not in filled_before}
             )

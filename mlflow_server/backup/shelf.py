@@ -45,6 +45,11 @@ class Backup:
     manifest: Manifest | None
     problem: str | None = None
 
+    def is_of(self, root: str) -> bool:
+        """True when its artifacts are from a destination; see `ArtifactsEntry.root`."""
+        artifacts = self.manifest.artifacts if self.manifest is not None else None
+        return artifacts is not None and artifacts.root == root
+
 
 class Shelf:
     """A place with backups.
