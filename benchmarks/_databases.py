@@ -32,6 +32,9 @@ class Databases(Protocol):
     def copy(self, source: str, label: str) -> str:
         """Make a fresh copy of a seeded database; returns its URI."""
 
+    def empty(self, label: str) -> str:
+        """Make a database without anything in it; returns its URI."""
+
     def query(self, label: str, statement: str) -> list[tuple[Any, ...]]:
         """The rows that a statement gives."""
 
@@ -65,6 +68,9 @@ class SqliteDatabases:
 
     def copy(self, source: str, label: str) -> str:
         shutil.copyfile(self._file(source), self._file(label))
+        return self._uri(label)
+
+    def empty(self, label: str) -> str:
         return self._uri(label)
 
     def query(self, label: str, statement: str) -> list[tuple[Any, ...]]:
@@ -109,7 +115,7 @@ class PostgresqlDatabases:
         return f"PostgreSQL {rows[0][0]}"
 
     def seed(self, label: str, fill: Callable[[str], T]) -> T:
-        self._execute("postgres", f"CREATE DATABASE {label}")
+        self.empty(label)
         filled = fill(self._uri(label))
         # Done once here, so that no copy pays for autovacuum's first look at new tables.
         self._execute(label, "VACUUM ANALYZE")
@@ -130,6 +136,14 @@ class PostgresqlDatabases:
 
         self._server = get_server(self._folder, cleanup_mode="stop")
         return self
+
+    def empty(self, label: str) -> str:
+        self._execute("postgres", f"CREATE DATABASE {label}")
+        return self._uri(label)
+
+    def tool(self, name: str) -> str:
+        """One of the server's own client programs, such as `pg_dump`."""
+        return str(self._server.bin_path / name)
 
     def __exit__(
         self,

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from _command import tell
 from _databases import Databases, open_databases
-from _gc_commands import VoidError
 from _gc_places import Place
 from _gc_s3 import Bucket, run_s3
 from _gc_seed import LIVE_PREFIX, Shape
+from _programs import VoidError
 from _session import Recorder
 from _stores import run_seed
 

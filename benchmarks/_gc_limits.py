@@ -10,11 +10,12 @@ from functools import partial
 from _databases import ENGINES
 from _gc_bench import Bench
 from _gc_client import Call, LoggingClient, p99_ms
-from _gc_commands import Finished, VoidError, gc_of_ours, gc_of_stock
+from _gc_commands import gc_of_ours, gc_of_stock
 from _gc_places import Folder, Place
-from _gc_scenario import STOCK, Scenario, Way
 from _gc_seed import Shape
+from _programs import Finished, VoidError
 from _results import OURS, Bar, Measurement
+from _scenario import STOCK, Scenario, Way
 from _servers import Server, ours
 
 
@@ -26,7 +27,7 @@ def collect_ours(bench: Bench, engine: str, shape: Shape) -> Finished:
     )
 
 
-class Memory(Scenario):
+class Memory(Scenario[Bench]):
     """Peak memory of ours, for some runs and for many; the many have next to nothing in them."""
 
     LIMITS_MIB = (120, 150)
@@ -63,7 +64,7 @@ class Memory(Scenario):
         self.keep(bench, self.key(self.engine, shape), OURS, finished.peak_mib, finished)
 
 
-class Nothing(Scenario):
+class Nothing(Scenario[Bench]):
     """Nothing to collect, the usual case: start to exit."""
 
     SHAPE = Shape(0)
@@ -124,7 +125,7 @@ def count_modules(package: str, importtime: str) -> int:
     return sum(name.partition(".")[0] == package for name in names)
 
 
-class BesideServer(Scenario):
+class BesideServer(Scenario[Bench]):
     """A client logs to a live server of ours, first alone and then while gc works."""
 
     CALM = "calm"
@@ -179,7 +180,7 @@ class BesideServer(Scenario):
         return finished, before, client.between(started, ended)
 
 
-class Growth(Scenario):
+class Growth(Scenario[Bench]):
     """How much longer ours takes for ten times the runs."""
 
     def __init__(self, engine: str, sizes: tuple[int, int]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from _databases import ENGINES
-from _gc_bench import Effort
+from _gc_bench import Bench, Effort
 from _gc_limits import BesideServer, Growth, Memory, Nothing
-from _gc_scenario import Scenario
 from _gc_versus import OnDisk, OnS3, SideBySide, ThroughProxy
 from _results import Bar
+from _scenario import Scenario
 
 
-def make_scenarios(effort: Effort) -> list[Scenario]:
+def make_scenarios(effort: Effort) -> list[Scenario[Bench]]:
     """All of them, in the order of the table."""
     postgresql = {"": Bar(at_least=14, aim=16)}
     sqlite = {"-offline": Bar(at_least=7, aim=8.5), "": Bar(at_least=4)}

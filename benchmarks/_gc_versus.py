@@ -8,18 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from _gc_bench import Bench
-from _gc_commands import Finished, VoidError, gc_of_ours, gc_of_stock, run_command
+from _gc_commands import gc_of_ours, gc_of_stock
 from _gc_places import Folder, Place
-from _gc_scenario import STOCK, Scenario, Way
 from _gc_seed import Shape
+from _programs import Finished, VoidError, run_command
 from _results import OURS, Bar, Measurement
+from _scenario import STOCK, Scenario, Way
 from _servers import Server, stock
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {"": (), "-offline": ("--offline",)}
 """Ways to run ours, by what they add to the key of a row."""
 
 
-class SideBySide(Scenario):
+class SideBySide(Scenario[Bench]):
     """`mlflow gc` and ours on the same store and files.
 
     The whole command is compared, from start to exit; rows and files of ours are told apart.

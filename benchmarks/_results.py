@@ -31,12 +31,14 @@ class Bar:
         at_most: Largest good ratio.
         aim: A ratio further on in the same direction.
         ours_at_most: Largest good value of ours, in the unit of the measurement.
+        ours_at_least: Smallest good value of ours.
     """
 
     at_least: float | None = None
     at_most: float | None = None
     aim: float | None = None
     ours_at_most: float | None = None
+    ours_at_least: float | None = None
 
     def is_met(self, ratio: float | None, ours: float) -> bool:
         """Whether all limits are kept; one of the ratio is not, when there is no ratio."""
@@ -44,6 +46,7 @@ class Bar:
             (self.at_least is None or (ratio is not None and ratio >= self.at_least))
             and (self.at_most is None or (ratio is not None and ratio <= self.at_most))
             and (self.ours_at_most is None or ours <= self.ours_at_most)
+            and (self.ours_at_least is None or ours >= self.ours_at_least)
         )
 
     def is_aim_reached(self, ratio: float | None) -> bool:
@@ -60,6 +63,8 @@ class Bar:
             parts.append(f"<= {self.at_most:g}x")
         if self.ours_at_most is not None:
             parts.append(f"<= {self.ours_at_most:g} {unit}".removesuffix(" count"))
+        if self.ours_at_least is not None:
+            parts.append(f">= {self.ours_at_least:,.0f} {unit}".removesuffix(" count"))
         return ", ".join(parts) or "-"
 
 
@@ -291,6 +296,7 @@ def row_document(row: Row, samples: Iterable[Sample]) -> dict[str, Any]:
         "ratio_at_most": row.bar.at_most,
         "ratio_aim": row.bar.aim,
         "ours_at_most": row.bar.ours_at_most,
+        "ours_at_least": row.bar.ours_at_least,
         "verdict": row.verdict.value,
         "samples": [
             {

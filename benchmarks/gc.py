@@ -32,10 +32,9 @@ from _document import begin_document, end_document, print_document
 from _gc_bench import Bench, Effort
 from _gc_places import MEMORY_SYSTEMS, file_system, find_disk
 from _gc_s3 import find_weed, weed_version
-from _gc_scenario import Scenario
 from _gc_scenarios import make_scenarios
 from _gc_versus import OnDisk, OnS3
-from _results import make_row
+from _scenario import Scenario, choose, rows_of
 from _servers import REPOSITORY
 from _stock_environment import stock_python
 
@@ -103,25 +102,7 @@ def choose_effort(arguments: argparse.Namespace) -> Effort:
     )
 
 
-def choose_scenarios(wanted: list[str], effort: Effort) -> list[Scenario]:
-    """Those whose name is wanted, or begins with a wanted word; all when nothing is."""
-    scenarios = make_scenarios(effort)
-    names = [scenario.name for scenario in scenarios]
-    for word in wanted:
-        if not any(is_named(name, word) for name in names):
-            quit_with(f"--only {word}: no such row; there are {', '.join(names)}")
-    return [
-        scenario
-        for scenario in scenarios
-        if not wanted or any(is_named(scenario.name, word) for word in wanted)
-    ]
-
-
-def is_named(name: str, word: str) -> bool:
-    return name == word or name.startswith(f"{word}-")
-
-
-def check_tools(scenarios: list[Scenario], *, is_quick: bool) -> Path | None:
+def check_tools(scenarios: list[Scenario[Bench]], *, is_quick: bool) -> Path | None:
     """End with a hint when something needed is not there; gives SeaweedFS's program if needed."""
     if any(scenario.engine == "postgresql" for scenario in scenarios):
         require_postgresql()
@@ -140,7 +121,7 @@ def check_tools(scenarios: list[Scenario], *, is_quick: bool) -> Path | None:
 
 
 def run(
-    arguments: argparse.Namespace, effort: Effort, scenarios: list[Scenario], bench: Bench
+    arguments: argparse.Namespace, effort: Effort, scenarios: list[Scenario[Bench]], bench: Bench
 ) -> dict[str, Any]:
     """Measure everything; gives the document without the results."""
     document = begin_document(
@@ -163,7 +144,7 @@ def main() -> int:
     """Measure, print, and give the exit status."""
     arguments = parse_arguments()
     effort = choose_effort(arguments)
-    scenarios = choose_scenarios(arguments.only, effort)
+    scenarios = choose(make_scenarios(effort), arguments.only)
     weed = check_tools(scenarios, is_quick=arguments.quick)
     unwind_when_terminated()
     python = str(arguments.stock_python or stock_python())
@@ -191,15 +172,7 @@ def main() -> int:
         tell("interrupted; everything is stopped and removed")
         return 130
     recorder = bench.recorder
-    rows = [
-        make_row(
-            scenario.engine,
-            measurement,
-            [sample for sample in recorder.samples if sample.key == measurement.key],
-        )
-        for scenario in scenarios
-        for measurement in scenario.measurements
-    ]
+    rows = rows_of(scenarios, recorder.samples)
     document = end_document(document, rows, recorder.samples, recorder.failures, recorder.warnings)
     return print_document(document, rows, as_json=arguments.json)
 

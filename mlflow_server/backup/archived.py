@@ -9,8 +9,6 @@ from mlflow_server.backup.shelf import Shelf
 from mlflow_server.errors import BadInputError
 from mlflow_server.store.tables import Checksum, Column, Row, Table
 
-ROWS_AT_ONCE = 5_000
-_BYTES_AT_ONCE = 16 * 1024 * 1024
 _SCALARS = {bool, int, float, str, bytes, type(None)}
 
 
@@ -28,7 +26,7 @@ def iter_rows(shelf: Shelf, backup_id: str, entry: TableEntry) -> Iterator[list[
     """
     checksum = Checksum(table_of(entry))
     shown = f"{shelf.shown}/{backup_id}/{entry.file}"
-    for some in _batches(shelf.lines(backup_id, entry.file)):
+    for some in shelf.lines(backup_id, entry.file):
         if checksum.rows + len(some) > entry.rows:
             break
         try:
@@ -42,19 +40,6 @@ def iter_rows(shelf: Shelf, backup_id: str, entry: TableEntry) -> Iterator[list[
         raise BadInputError(f"{shown}: has other rows than the manifest says")
 
 
-def _batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """Few lines at a time, fewer where they are long."""
-    batch, size = list[bytes](), 0
-    for line in lines:
-        batch.append(line)
-        size += len(line)
-        if len(batch) == ROWS_AT_ONCE or size >= _BYTES_AT_ONCE:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def content_of(shelf: Shelf, backup_id: str, entry: DatabaseEntry) -> Content:
     """What a backup has of a database."""
     entries = {table.name: table for table in entry.tables}
@@ -62,4 +47,6 @@ def content_of(shelf: Shelf, backup_id: str, entry: DatabaseEntry) -> Content:
         entry.revision,
         tuple(map(table_of, entry.tables)),
         lambda table: iter_rows(shelf, backup_id, entries[table.name]),
+        entry.auth_revision,
+        lambda table: Checksum.of(table, entries[table.name].rows, entries[table.name].checksum),
     )

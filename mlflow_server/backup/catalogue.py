@@ -1,12 +1,10 @@
 """The files of a backup in the order of its packs, in a temporary database: they may be many."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
-from pydantic import ValidationError
-
-from mlflow_server.backup.format import ArtifactEntry, Manifest, is_inside
+from mlflow_server.backup.format import Manifest, is_inside, read_entries
 from mlflow_server.backup.scratch import open_scratch
 from mlflow_server.errors import BadInputError
 
@@ -42,11 +40,11 @@ class Catalogue:
         """Forget everything."""
         self._database.close()
 
-    def add(self, lines: Iterable[bytes], manifest: Manifest, shown: str) -> None:
+    def add(self, index: Iterable[Sequence[bytes]], manifest: Manifest, shown: str) -> None:
         """Take in an index.
 
         Args:
-            lines: Of the index.
+            index: Its lines, some at a time.
             manifest: Of the same backup.
             shown: The index, for messages.
 
@@ -58,10 +56,9 @@ class Catalogue:
         different = BadInputError(f"{shown}: has other files than the manifest says")
 
         def rows() -> Iterator[tuple[str, int, int, str, str, str]]:
-            for line in lines:
+            for entry in chain.from_iterable(read_entries(lines, shown) for lines in index):
                 if told is None or self.files == told.files:
                     raise different
-                entry = _entry(line, shown)
                 if not is_inside(entry.path):
                     raise BadInputError(f"{shown}: the path {entry.path[:200]!r} leads elsewhere")
                 if entry.offset + entry.size_bytes > packs.get(entry.pack, -1):
@@ -96,10 +93,3 @@ class Catalogue:
 def _contents(rows: Iterable[tuple[str, int, int, str, str, str]]) -> Iterator[Content]:
     for (start, size_bytes, sha256), same in groupby(rows, key=lambda row: row[1:4]):
         yield Content(start, size_bytes, sha256, tuple((row[4], row[5]) for row in same))
-
-
-def _entry(line: bytes, shown: str) -> ArtifactEntry:
-    try:
-        return ArtifactEntry.model_validate_json(line)
-    except ValidationError:
-        raise BadInputError(f"{shown}: a line is damaged") from None

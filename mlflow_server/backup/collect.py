@@ -3,19 +3,17 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from pydantic import ValidationError
 
 from mlflow_server.artifacts.files import (
     ChangedError,
     LocalFiles,
     VanishedError,
 )
-from mlflow_server.backup.format import INDEX, ArtifactEntry
+from mlflow_server.backup.format import INDEX, read_entries
 from mlflow_server.backup.notes import Notes, Stored
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
@@ -28,8 +26,12 @@ _CHUNK_BYTES = 1024 * 1024
 # Files of an object store that are read at the same time.
 _THREADS = 8
 _AHEAD = 32
+# Of the index: to compress one line takes longer than to make it.
+_LINES_AT_ONCE = 500
 # At a file that is changed meanwhile.
 _ATTEMPTS = 3
+
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
 @dataclass
@@ -60,8 +62,8 @@ class Collected:
 class Index(Protocol):
     """Takes lines of the index."""
 
-    def write(self, line: bytes, /) -> object:
-        """Add one."""
+    def write(self, lines: bytes, /) -> object:
+        """Add some."""
         ...
 
 
@@ -98,6 +100,7 @@ class Collector:
             index: Where it is written down.
         """
         self._packs = packs
+        lines: list[bytes] = []
         with ThreadPoolExecutor(_THREADS) as pool:
             for found, content in self._read_ahead(pool):
                 try:
@@ -114,7 +117,11 @@ class Collector:
                     self.result.size_bytes += size_bytes
                     self.result.packs.add(stored.pack)
                     self._progress(self.result.size_bytes)
-                    index.write(_line(found, size_bytes, stored))
+                    lines.append(_line(found, size_bytes, stored))
+                    if len(lines) == _LINES_AT_ONCE:
+                        index.write(b"".join(lines))
+                        lines.clear()
+        index.write(b"".join(lines))
         return self.result
 
     def _read_ahead(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Found, Future[bytes] | None]]:
@@ -198,29 +205,28 @@ def _line(found: Found, size_bytes: int, stored: Stored) -> bytes:
         "pack": stored.pack,
         "offset": stored.offset,
     }
-    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+    return f"{_encode(entry)}\n".encode()
 
 
-def read_index(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str, int, str, str, int]]:
-    """Lines of an index, as `Notes.note_known` takes them.
+def read_index(
+    index: Iterable[Sequence[bytes]],
+) -> Iterator[tuple[str, str, str, int, str, str, int]]:
+    """The files of an index, as `Notes.note_known` takes them.
 
     Args:
-        lines: One file each.
+        index: Its lines, some at a time.
 
     Raises:
         BadInputError: One is no such line.
     """
-    for line in lines:
-        try:
-            entry = ArtifactEntry.model_validate_json(line)
-        except ValidationError:
-            raise BadInputError(f"{INDEX}: a line is damaged") from None
-        yield (
-            entry.location,
-            entry.path,
-            entry.stamp,
-            entry.size_bytes,
-            entry.sha256,
-            entry.pack,
-            entry.offset,
-        )
+    for lines in index:
+        for entry in read_entries(lines, INDEX):
+            yield (
+                entry.location,
+                entry.path,
+                entry.stamp,
+                entry.size_bytes,
+                entry.sha256,
+                entry.pack,
+                entry.offset,
+            )

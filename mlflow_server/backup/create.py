@@ -33,7 +33,7 @@ from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.reading import LONGEST_LINE
 from mlflow_server.backup.scratch import scratch_failures
-from mlflow_server.backup.shelf import Shelf
+from mlflow_server.backup.shelf import Backup, Shelf
 from mlflow_server.backup.stage import Stage
 from mlflow_server.backup.wanted import note_all, noting
 from mlflow_server.errors import BadInputError, UnavailableError
@@ -46,7 +46,13 @@ from mlflow_server.uris import ArtifactScheme, ArtifactUri, StoreUri
 Progress = Callable[[str, int, int | None], None]
 
 _COMPRESSION = 6
-_SECRETS = {"secrets": "encrypted_value", "webhooks": "secret"}
+# Half of it are digests; more takes three times as long for a tenth.
+_COMPRESSION_OF_INDEX = 3
+# Tables with values that MLflow encrypts, and where a server has the key.
+_KEYS = {
+    "secrets": "MLFLOW_CRYPTO_KEK_PASSPHRASE",
+    "webhooks": "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
+}
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,14 @@ class Request:
         label: What the backup is called beside its time.
         wants_artifacts: Whether artifacts are in it.
         scope: Whether what the backup before has is read again.
+        looks_ahead: List artifacts once before, so that somebody who watches sees when it ends.
     """
 
     databases: Mapping[str, StoreUri]
     label: str | None = None
     wants_artifacts: bool = True
     scope: Scope = Scope.INCREMENTAL
+    looks_ahead: bool = False
 
 
 @dataclass
@@ -114,9 +122,12 @@ class Creation:
         self._shelf = shelf
         self._progress = progress
         self._base: Manifest | None = None
+        self._total_bytes: int | None = None
+        self._backups: list[Backup] = []
 
     def survey(self) -> Created:
         """What a backup would hold, without making one."""
+        self._backups = self._shelf.backups()
         created = self._begin()
         with scratch_failures(), self._notes(created) as (notes, places):
             for name, uri in self._request.databases.items():
@@ -147,7 +158,8 @@ class Creation:
             OpsError: See `run`.
         """
         with self._shelf.exclusive("backup create") as turn:
-            self._shelf.sweep()
+            self._backups = self._shelf.backups()
+            self._shelf.sweep(self._backups)
             created = self._begin()
             with self._shelf.stage(created.id) as stage, scratch_failures():
                 self._write(created, stage)
@@ -213,13 +225,16 @@ class Creation:
                 created.warnings.append(
                     f"{uri.shown}: MLflow has no table {table.name!r}; it is kept all the same"
                 )
-            if entry.rows and table.name in _SECRETS:
+            if entry.rows and (key := _KEYS.get(table.name)):
                 created.warnings.append(
                     f"the {table.name} are as MLflow encrypted them: whoever restores this needs "
-                    "the key of the server (MLFLOW_CRYPTO_KEK_PASSPHRASE), which is not in it"
+                    f"the key of the server ({key}), which is not in it"
                 )
         return DatabaseEntry(
-            dialect=uri.dialect.value, revision=shot.revision, tables=tuple(entries)
+            dialect=uri.dialect.value,
+            revision=shot.revision,
+            auth_revision=shot.auth_revision,
+            tables=tuple(entries),
         )
 
     def _write_table(
@@ -276,7 +291,7 @@ class Creation:
         One of this destination if there is any: several stores may have their backups here.
         """
         there = {file.path: file.size_bytes for file in self._shelf.packs()}
-        for backup in sorted(self._shelf.backups(), key=lambda b: (b.is_of(root), b.id))[::-1]:
+        for backup in sorted(self._backups, key=lambda b: (b.is_of(root), b.id))[::-1]:
             if backup.manifest is None:
                 created.warnings.append(f"{backup.problem}; artifacts are not taken from it")
                 continue
@@ -315,8 +330,12 @@ class Creation:
     def _write_artifacts(
         self, created: Created, stage: Stage, notes: Notes, places: Places
     ) -> tuple[list[PackEntry], ArtifactsEntry]:
+        if self._request.looks_ahead:
+            self._total_bytes = Collector(notes, places, lambda done: None).survey().size_bytes
+        elif self._base is not None and self._base.artifacts is not None:
+            self._total_bytes = self._base.artifacts.size_bytes
         writer = PackWriter(created.id, stage.folder, stage.keep_pack)
-        with _compressed(stage.folder / INDEX) as (index, digest):
+        with _compressed(stage.folder / INDEX, _COMPRESSION_OF_INDEX) as (index, digest):
             found = Collector(notes, places, self._tell_bytes).collect(writer, index)
             packs = writer.close()
         stage.keep(INDEX, digest())
@@ -341,16 +360,18 @@ class Creation:
         )
 
     def _tell_bytes(self, done: int) -> None:
-        self._progress("artifacts", done, None)
+        self._progress("artifacts", done, self._total_bytes)
 
 
 @contextmanager
-def _compressed(path: Path) -> Iterator[tuple[gzip.GzipFile, Callable[[], str]]]:
+def _compressed(
+    path: Path, level: int = _COMPRESSION
+) -> Iterator[tuple[gzip.GzipFile, Callable[[], str]]]:
     """A file to write lines to, compressed, and what tells the digest of it once it is closed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         hashing = _Hashing(file)
-        with gzip.GzipFile("", "wb", _COMPRESSION, hashing, mtime=0) as lines:
+        with gzip.GzipFile("", "wb", level, hashing, mtime=0) as lines:
             yield lines, lambda: hashing.digest.hexdigest()
 
 

@@ -19,11 +19,15 @@ class Content:
         revision: Of its schema.
         tables: Parents before children.
         rows: All rows of a table, in batches.
+        auth_revision: Of the tables of basic authentication; None without any.
+        checksum: Of a table's rows, where `rows` itself makes sure of it; None: they are counted.
     """
 
     revision: str | None
     tables: Sequence[Table]
     rows: Callable[[Table], Iterator[Sequence[Row]]]
+    auth_revision: str | None = None
+    checksum: Callable[[Table], Checksum | None] = lambda _table: None
 
 
 @dataclass
@@ -62,33 +66,37 @@ def filled(
     Raises:
         OpsError: It could not be filled, or holds something else than was written; it is as it was.
     """
-    with filling(uri, content.tables, content.revision, replace=replace) as loader:
+    revisions = content.revision, content.auth_revision
+    with filling(uri, content.tables, *revisions, replace=replace) as loader:
         result = Filled({}, {})
         for table in content.tables:
-            result.rows[table.name] = _load(loader, table, content.rows(table), moves, tell, result)
+            result.rows[table.name] = _load(loader, table, content, moves, tell, result)
         result.adapted = dict(loader.adapted)
         yield result
-        loader.finish(upgrade=True)
+        # Those of basic authentication are upgraded by the application itself.
+        loader.finish(upgrade=content.revision is not None)
 
 
 def _load(
     loader: Loader,
     table: Table,
-    batches: Iterator[Sequence[Row]],
+    content: Content,
     moves: Moves,
     tell: Callable[[int], None],
     result: Filled,
 ) -> int:
-    given = Checksum(table)
     move = moving(table, moves) if moves else None
+    known = content.checksum(table) if move is None else None
+    given = known or Checksum(table)
 
     def rows() -> Iterator[Sequence[Row]]:
-        for batch in batches:
+        for batch in content.rows(table):
             if move is not None:
                 moved = list(map(move, batch))
                 result.moved += sum(map(_differ, batch, moved))
                 batch = moved
-            given.add(batch)
+            if known is None:
+                given.add(batch)
             tell(len(batch))
             yield batch
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self, TypeVar
@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -115,12 +116,14 @@ class DatabaseEntry(_Document):
 
     Args:
         dialect: What it was: `sqlite`, `postgresql` or `mysql`.
-        revision: Its schema's.
+        revision: Its schema's; None when it has no tracking store.
+        auth_revision: Of the tables of basic authentication; None without any.
         tables: Parents before children.
     """
 
     dialect: str
     revision: str | None
+    auth_revision: str | None = None
     tables: tuple[TableEntry, ...]
 
     @model_validator(mode="after")
@@ -196,11 +199,18 @@ class Manifest(_Document):
 
     @model_validator(mode="after")
     def _is_of_one_piece(self) -> Self:
-        if DatabaseName.BACKEND not in self.databases:
-            raise ValueError("there is no backend store in it")
+        if not self.databases:
+            raise ValueError("there is no database in it")
         _unique(tuple(pack.file for pack in self.packs))
         _unique(tuple(t.file for database in self.databases.values() for t in database.tables))
         return self
+
+    def without_tables(self) -> Self:
+        """The same, with less in memory."""
+        databases = {
+            name: entry.model_copy(update={"tables": ()}) for name, entry in self.databases.items()
+        }
+        return self.model_copy(update={"databases": databases})
 
     def as_json(self) -> bytes:
         """The document's bytes."""
@@ -227,6 +237,28 @@ class ArtifactEntry(_Document):
     stamp: str
     pack: str
     offset: Count
+
+
+_ENTRIES = TypeAdapter(list[ArtifactEntry])
+
+
+def read_entries(lines: Sequence[bytes], shown: str) -> list[ArtifactEntry]:
+    """Understand lines of an index, whoever wrote it.
+
+    Args:
+        lines: Some.
+        shown: Which file, for messages.
+
+    Raises:
+        BadInputError: One is no such line.
+    """
+    try:
+        entries = _ENTRIES.validate_json(b"[%s]" % b",".join(lines))
+    except ValidationError:
+        entries = []
+    if len(entries) != len(lines):
+        raise BadInputError(f"{shown}: a line is damaged")
+    return entries
 
 
 def make_id(moment: datetime, label: str | None) -> str:

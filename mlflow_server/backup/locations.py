@@ -10,7 +10,10 @@ from mlflow_server.store.tables import Table
 Row: TypeAlias = Sequence[Any]
 
 # Everything of an experiment lies below its location, unless it says otherwise itself.
-_CONTAINERS = {"experiments": ("artifact_location",)}
+_CONTAINERS = {
+    "experiments": ("artifact_location",),
+    "workspaces": ("default_artifact_root", "trace_archival_location"),
+}
 _LOCATIONS = {
     "runs": ("artifact_uri",),
     "logged_models": ("artifact_location",),
@@ -22,8 +25,9 @@ _TAGS = {
 }
 # Of a model version: they name a run or a logged model, whose own location it is.
 _BY_NAME = ("runs:", "models:")
-# What MLflow 3.17.2 leaves of a deleted version's source (model_registry/sqlalchemy_store.py).
-_REDACTED = "REDACTED-SOURCE-PATH"
+# What MLflow 3.17.2 has for a source where there is none: of deleted versions
+# (model_registry/sqlalchemy_store.py), of versions of prompts (prompt/constants.py).
+_PLACEHOLDERS = ("REDACTED-SOURCE-PATH", "dummy-source", "prompt-template")
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,8 @@ def places_of(table: Table) -> Callable[[Row], Iterator[Place]] | None:
         indexes = plain if tag is None or row[tag[0]] in tag[1] else ()
         for index in indexes:
             location = row[index]
-            if not isinstance(location, str) or location == _REDACTED:
-                continue
-            if location and not location.startswith(_BY_NAME):
+            # An archive may have anything in a column.
+            if isinstance(location, str) and location and not _is_placeholder(location):
                 yield Place(location, is_container)
 
     return find
@@ -82,6 +85,11 @@ def moving(table: Table, move: Callable[[str], str]) -> Callable[[Row], Row] | N
     return replace
 
 
+def _is_placeholder(location: str) -> bool:
+    """True for what says of no place where artifacts are."""
+    return location in _PLACEHOLDERS or location.startswith(_BY_NAME)
+
+
 def _columns(
     table: Table,
 ) -> tuple[tuple[int, ...], tuple[int, tuple[str, ...]] | None, bool] | None:
@@ -102,28 +110,56 @@ class Moves:
     """Where artifacts go that were somewhere: prefixes of locations, the longest one first.
 
     Args:
-        pairs: From and to.
+        pairs: From and to, both written as in rows.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        olds = [(normalised(old), new.rstrip("/")) for old, new in pairs]
-        self._pairs = sorted(olds, key=lambda pair: len(pair[0]), reverse=True)
+        known = [(normalised(old), new.rstrip("/")) for old, new in pairs]
+        self._pairs = sorted(known, key=lambda pair: len(pair[0]), reverse=True)
 
     def __bool__(self) -> bool:
         return bool(self._pairs)
 
     def __call__(self, location: str) -> str:
-        """What becomes of a location; one that no prefix fits stays as it is."""
+        """What becomes of a location in a row; one that no prefix fits stays as it is."""
         plain = normalised(location)
         for old, new in self._pairs:
-            if plain == old or plain.startswith(old.rstrip("/") + "/"):
-                return new + plain[len(old) :]
+            if _lies_in(plain, old):
+                below = plain[len(old) :]
+                return new + (as_location(below) if _is_local(new) else below)
         return location
+
+    def place(self, plain: str) -> str:
+        """What becomes of a place in the form that locations are compared in."""
+        for old, new in self._pairs:
+            if _lies_in(plain, old):
+                return normalised(new) + plain[len(old) :]
+        return plain
 
     def targets(self) -> Iterator[str]:
         """Where artifacts may go."""
         for _, new in self._pairs:
             yield new
+
+
+def _lies_in(plain: str, above: str) -> bool:
+    return plain == above or plain.startswith(above.rstrip("/") + "/")
+
+
+def _is_local(location: str) -> bool:
+    scheme, separator, _ = location.partition(":")
+    return not separator or scheme.lower() == "file"
+
+
+def as_location(plain: str) -> str:
+    """A place as rows have it: MLflow takes what is a path for a URI and decodes it.
+
+    Args:
+        plain: A path that is decoded, or the URI of an object store, where nothing is encoded.
+
+    Source: MLflow 3.17.2 `utils/file_utils.py` `local_file_uri_to_path`.
+    """
+    return plain.replace("%", "%25") if _is_local(plain) else plain
 
 
 def is_proxied(location: str) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from mlflow_server.backup.copying import Copied, Copying
 from mlflow_server.backup.create import Progress
 from mlflow_server.backup.fill import Content, Filled, filled
-from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.locations import Moves, as_location
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.scratch import scratch_failures
-from mlflow_server.backup.targets import Arrival, locked, require_empty_stores
+from mlflow_server.backup.targets import Arrival, locked, require_different, require_empty_stores
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import snapshot
@@ -27,12 +27,14 @@ class Request:
         target: An empty one.
         source_destination: Where its artifacts are.
         target_destination: Where they go; None when they stay.
+        looks_ahead: List artifacts once before, so that somebody who watches sees when it ends.
     """
 
     source: StoreUri
     target: StoreUri
     source_destination: ArtifactUri
     target_destination: ArtifactUri | None = None
+    looks_ahead: bool = False
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Migration:
         self._request = request
         self._environ = environ
         self._progress = progress
+        self._total_bytes: int | None = None
 
     def survey(self) -> Migrated:
         """What would be moved, when nothing is in the way.
@@ -116,6 +119,8 @@ class Migration:
                 arrival.begin()
                 with snapshot(request.source) as shot:
                     note_all(self._notes, shot)
+                if request.looks_ahead:
+                    self._total_bytes = copying.survey().size_bytes
                 copying.run()
             self._move_rows(result, copying, arrival)
             if arrival is not None:
@@ -124,6 +129,7 @@ class Migration:
 
     def _begin(self, stack: ExitStack) -> tuple[Migrated, Copying | None, Arrival | None]:
         request = self._request
+        require_different(request.source, request.target)
         result = Migrated()
         if request.target_destination is None:
             self._require_target(None)
@@ -133,7 +139,7 @@ class Migration:
         if source.root == target.root:
             self._require_target(None)
             return result, None, None
-        result.moves = [(source.root, target.root)]
+        result.moves = [(as_location(source.root), as_location(target.root))]
         self._notes = stack.enter_context(closing(Notes(source.root)))
         files, _ = target.find(target.root)
         arrival = Arrival(files, request.target_destination.shown, f"migrate {source.root}")
@@ -143,7 +149,7 @@ class Migration:
             source,
             target,
             Moves(result.moves),
-            lambda done: self._progress("artifacts", done, None),
+            lambda done: self._progress("artifacts", done, self._total_bytes),
             is_resumed=arrival.is_resumed(),
         )
         return result, copying, arrival
@@ -172,7 +178,7 @@ class Migration:
                 self._progress("tables", done, total)
 
             result.revision = shot.revision
-            content = Content(shot.revision, shot.tables, shot.rows)
+            content = Content(shot.revision, shot.tables, shot.rows, shot.auth_revision)
             moves = Moves(result.moves)
             with filled(self._request.target, content, moves, tell, replace=False) as database:
                 result.database = database

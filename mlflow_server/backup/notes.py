@@ -66,6 +66,7 @@ class Notes:
         self._database = open_scratch(_TABLES)
         self._database.execute("BEGIN")
         self._covered: tuple[str, bool] = ("", False)
+        self._knows_any = False  # a first backup asks for every file in vain
 
     def close(self) -> None:
         """Forget everything."""
@@ -127,6 +128,7 @@ class Notes:
         Args:
             entries: Of each file location, path, stamp, size in bytes, digest, pack and offset.
         """
+        self._knows_any = True
         self._database.executemany(
             "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?)", entries
         )
@@ -136,17 +138,21 @@ class Notes:
 
     def note_copied(self, location: str, path: str, stamp: str) -> None:
         """Remember a file as it was when it was copied."""
+        self._knows_any = True
         self._database.execute(
             "INSERT OR REPLACE INTO known VALUES (?, ?, ?, 0, '', '', 0)", (location, path, stamp)
         )
 
     def forget_known(self) -> None:
         """Take nothing from the backup before."""
+        self._knows_any = False
         self._database.execute("DELETE FROM known")
         self._database.execute("DELETE FROM content")
 
     def find_known(self, location: str, path: str, stamp: str) -> tuple[int, Stored] | None:
         """A file of the backup before, unless it was changed: its size in bytes and its content."""
+        if not self._knows_any:
+            return None
         row = self._database.execute(
             "SELECT size_bytes, sha256, pack, start FROM known "
             "WHERE location = ? AND path = ? AND stamp = ?",

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from mlflow_server.artifacts.files import Files, LocalFiles, Reader
-from mlflow_server.artifacts.locations import normalised
+from mlflow_server.artifacts.locations import PROXIED, normalised
 from mlflow_server.artifacts.shown import shown as shown_path
 from mlflow_server.backup.catalogue import Catalogue, Content
 from mlflow_server.backup.format import PACKS
-from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.locations import Moves, is_proxied
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.errors import BadInputError
@@ -129,8 +129,9 @@ class Placing:
         for location, path in content.files:
             if not self._wants(location, path):
                 continue
-            moved, place = self._find(location)
-            shown = f"{mask_uri(moved)}/{path}"
+            folder, _, name = path.rpartition("/")
+            moved, place = self._find(location, folder)
+            shown = f"{mask_uri(moved)}/{name}"
             if place is None:
                 self.kept_back[mask_uri(location)] += 1
                 continue
@@ -138,24 +139,26 @@ class Placing:
                 self.failed.append((shown, place.message))
                 continue
             files, below = place
-            target = _Target(shown, files, f"{below}/{path}" if below else path)
-            if self._is_resumed:
-                there = files.find(target.path)
-                if there is not None and there.size_bytes == content.size_bytes:
-                    self._count(content.size_bytes)
-                    continue
-            yield target
+            target = _Target(shown, files, f"{below}/{name}" if below else name)
+            if self._is_resumed and _is_there(target, content.size_bytes):
+                self._count(content.size_bytes)
+            else:
+                yield target
 
-    def _find_place(self, location: str) -> tuple[str, tuple[Files, str] | BadInputError | None]:
-        """What becomes of a location, and what that lies in; None when it may not be written to."""
-        moved = self._moves(location)
-        plain = normalised(moved, self._places.root)
-        if not self._may_write(plain):
+    def _find_place(
+        self, location: str, folder: str
+    ) -> tuple[str, tuple[Files, str] | BadInputError | None]:
+        """What becomes of a folder, and what that lies in; None when it may not be written to."""
+        plain = normalised(location)
+        moved = self._moves.place(f"{plain}/{folder}" if folder else plain)
+        if is_proxied(moved):
+            moved = self._places.root + moved.removeprefix(PROXIED)
+        if not self._may_write(moved):
             return moved, None
-        if not {".", ".."}.isdisjoint(plain.split("/")) or "\0" in plain:
+        if not {".", ".."}.isdisjoint(moved.split("/")) or "\0" in moved:
             return moved, BadInputError("the location leads elsewhere")
         try:
-            return moved, self._places.find(plain)
+            return moved, self._places.find(moved)
         except BadInputError as err:
             return moved, err
 
@@ -180,6 +183,14 @@ class _Target:
     shown: str
     files: Files
     path: str
+
+
+def _is_there(target: _Target, size_bytes: int) -> bool:
+    try:
+        there = target.files.find(target.path)
+    except BadInputError:  # which is told where it cannot be written
+        return False
+    return there is not None and there.size_bytes == size_bytes
 
 
 class _Pack:

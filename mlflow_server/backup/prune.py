@@ -45,7 +45,7 @@ def prune_backups(shelf: Shelf, retention: Retention, *, is_dry_run: bool) -> Pr
             turn.check()
             shelf.remove(name)
         turn.check()
-        gone = shelf.sweep()
+        gone = shelf.sweep(shelf.backups())
     result.packs, result.size_bytes = len(gone), sum(file.size_bytes for file in gone)
     return result
 

@@ -38,8 +38,8 @@ class _Hashed(io.RawIOBase):
         return content
 
 
-def read_lines(reader: Readable, digest: str, shown: str) -> Iterator[bytes]:
-    """The lines of a compressed file.
+def read_lines(reader: Readable, digest: str, shown: str) -> Iterator[list[bytes]]:
+    """The lines of a compressed file, in lists of about a mebibyte.
 
     Args:
         reader: The file.
@@ -50,16 +50,26 @@ def read_lines(reader: Readable, digest: str, shown: str) -> Iterator[bytes]:
         BadInputError: It is damaged; at the end of the lines at the latest.
     """
     hashed = _Hashed(reader)
+    begun: list[bytes] = []  # of a line whose end is still to come
+    length = 0
     try:
-        with gzip.GzipFile(fileobj=hashed) as lines:
-            while line := lines.readline(_CHUNK_BYTES):
-                if line[:1] not in b"[{":
+        with gzip.GzipFile(fileobj=hashed) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                whole, end, rest = chunk.rpartition(b"\n")
+                if end:
+                    text = b"".join((*begun, whole, end))
+                    begun, length = [], 0
+                    yield text.splitlines(keepends=True)
+                if not rest:
+                    continue
+                begun.append(rest)
+                length += len(rest)
+                if begun[0][:1] not in b"[{":
                     raise BadInputError(f"{shown}: is damaged: a line is no JSON")
-                if len(line) == _CHUNK_BYTES:
-                    line += lines.readline(LONGEST_LINE)
-                if not line.endswith(b"\n"):
+                if length >= LONGEST_LINE:
                     raise BadInputError(f"{shown}: is damaged: a line has no end")
-                yield line
+        if length:
+            raise BadInputError(f"{shown}: is damaged: a line has no end")
         while hashed.read(_CHUNK_BYTES):
             pass
     except (OSError, EOFError, zlib.error):

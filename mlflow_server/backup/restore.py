@@ -10,11 +10,12 @@ from typing import TypeAlias
 from mlflow_server.artifacts.locations import normalised
 from mlflow_server.backup.archived import content_of
 from mlflow_server.backup.catalogue import Catalogue
+from mlflow_server.backup.collect import read_index
 from mlflow_server.backup.create import Creation, Progress
 from mlflow_server.backup.create import Request as BackupRequest
 from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.format import INDEX, DatabaseName, Manifest
-from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.locations import Moves, as_location
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.placing import Placing
@@ -30,11 +31,16 @@ from mlflow_server.backup.targets import (
 )
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
-from mlflow_server.errors import BadInputError, SchemaError, SettingsError
-from mlflow_server.store.revision import migration_tree
+from mlflow_server.errors import BadInputError, SettingsError, UsageError
+from mlflow_server.store.load import require_makeable
 from mlflow_server.store.snapshot import snapshot
 from mlflow_server.uris import ArtifactUri, StoreUri, parse_store_uri
 
+_SETTINGS = {
+    DatabaseName.BACKEND: "MLFLOW_BACKEND_STORE_URI",
+    DatabaseName.REGISTRY: "MLFLOW_REGISTRY_STORE_URI",
+    DatabaseName.AUTH: "MLFLOW_AUTH_CONFIG_PATH",
+}
 # Says of a location and a path whether the file is restored.
 Wants: TypeAlias = Callable[[str, str], bool]
 
@@ -67,6 +73,7 @@ class Restored:
     Args:
         manifest: Of the backup.
         moves: From where to where locations were rewritten.
+        planned: The rows of each by table: for a plan.
         databases: What was put into each.
         files: Artifacts that were written.
         size_bytes: How much they are.
@@ -78,6 +85,7 @@ class Restored:
 
     manifest: Manifest
     moves: list[tuple[str, str]] = field(default_factory=list)
+    planned: dict[DatabaseName, dict[str, int]] = field(default_factory=dict)
     databases: dict[str, Filled] = field(default_factory=dict)
     files: int = 0
     size_bytes: int = 0
@@ -119,15 +127,36 @@ class Restoration:
             OpsError: Something is.
         """
         manifest = self._manifest()
-        with closing(Places(self._destination, self._environ)) as places:
+        with scratch_failures(), ExitStack() as stack:
+            places = stack.enter_context(closing(Places(self._destination, self._environ)))
             result = self._begin(manifest, places)
             self._require_targets(manifest, places)
-        if manifest.artifacts is not None and self._request.wants_artifacts:
-            result.files, result.size_bytes = (
-                manifest.artifacts.files,
-                manifest.artifacts.size_bytes,
-            )
+            content, wants = self._choose(manifest, places, stack)
+            self._count(manifest, content, wants, result)
         return result
+
+    def _count(
+        self, manifest: Manifest, content: Mapping[str, Content], wants: Wants, result: Restored
+    ) -> None:
+        """What there is to be restored."""
+        artifacts = manifest.artifacts if self._request.wants_artifacts else None
+        if not self._request.selection:
+            for name, entry in manifest.databases.items():
+                result.planned[name] = {t.name: t.rows for t in entry.tables}
+            if artifacts is not None:
+                result.files, result.size_bytes = artifacts.files, artifacts.size_bytes
+            return
+        for key, part in content.items():
+            result.planned[DatabaseName(key)] = {
+                table.name: sum(map(len, part.rows(table))) for table in part.tables
+            }
+        if artifacts is not None:
+            for location, path, _, size_bytes, *_ in read_index(
+                self._shelf.lines(manifest.id, INDEX)
+            ):
+                if wants(location, path):
+                    result.files += 1
+                    result.size_bytes += size_bytes
 
     def run(self) -> Restored:
         """Restore it.
@@ -140,16 +169,17 @@ class Restoration:
         manifest = self._manifest()
         with scratch_failures(), ExitStack() as stack:
             places = stack.enter_context(closing(Places(self._destination, self._environ)))
+            # Here already: a refusal leaves nothing behind, not even a lock.
             self._require_targets(manifest, places)
             self._require_sound(manifest)
-            for uri in request.databases.values():
+            content, wants = self._choose(manifest, places, stack)
+            for uri in self._wanted(manifest).values():
                 stack.enter_context(locked(uri, "restore"))
             # Once more: somebody may have come before.
             arrival, filled_before = self._require_targets(manifest, places)
             result = self._begin(manifest, places)
             if request.replaces:
-                result.saved_as = self._save()
-            content, wants = self._choose(manifest, places, stack)
+                result.saved_as = self._save(manifest)
             if arrival is not None:
                 result.is_resumed = arrival.is_resumed() and not request.replaces
                 arrival.begin()
@@ -166,26 +196,34 @@ class Restoration:
     def _manifest(self) -> Manifest:
         manifest = self._shelf.manifest(self._request.backup_id)
         for name, database in manifest.databases.items():
-            if name not in self._request.databases:
-                setting = {"registry": "MLFLOW_REGISTRY_STORE_URI"}.get(name, name)
+            if name != DatabaseName.BACKEND and self._request.selection:
+                continue
+            if (uri := self._request.databases.get(name)) is None:
                 raise SettingsError(
-                    [f"{setting}: is not set, and the backup has a database of its own for it"],
+                    [
+                        f"{_SETTINGS[name]}: is not set, and the backup has a database of its own "
+                        "for it"
+                    ],
                     hint="set it to an empty database",
                 )
-            if database.revision is not None and database.revision not in migration_tree():
-                raise SchemaError(
-                    f"{manifest.id}: the schema revision {database.revision} is not known to this "
-                    "release; a newer MLflow wrote it",
-                    hint="use the release that wrote it, or a newer one",
-                )
+            require_makeable(uri, database.revision, database.auth_revision)
         return manifest
+
+    def _wanted(self, manifest: Manifest) -> dict[str, StoreUri]:
+        """The databases that are filled; a selection is of the tracking store."""
+        return {
+            name: uri
+            for name, uri in self._request.databases.items()
+            if name in manifest.databases
+            and (name == DatabaseName.BACKEND or not self._request.selection)
+        }
 
     def _begin(self, manifest: Manifest, places: Places) -> Restored:
         """What becomes of locations: what was at the one destination is at the other one."""
         moves = list(self._request.artifact_map)
         old = manifest.artifacts.root if manifest.artifacts is not None else places.root
         if old != places.root and self._request.wants_artifacts:
-            moves.append((old, places.root))
+            moves.append((as_location(old), as_location(places.root)))
         return Restored(manifest, moves)
 
     def _require_targets(
@@ -194,20 +232,17 @@ class Restoration:
         """Raise unless it can be restored there; else where to, and what is there already."""
         request = self._request
         arrival, filled_before = None, dict[str, dict[str, int]]()
-        wanted = {
-            name: uri for name, uri in request.databases.items() if name in manifest.databases
-        }
+        wanted = self._wanted(manifest)
         if manifest.artifacts is not None and request.wants_artifacts:
             files, _ = places.find(places.root)
             arrival = Arrival(files, self._destination.shown, manifest.id)
             if not request.replaces:
                 filled_before = arrival.filled(wanted)
         if request.replaces:
-            require_replaceable(request.databases)
+            # Users are looked at when they are replaced.
+            require_replaceable({n: u for n, u in wanted.items() if n != DatabaseName.AUTH})
         else:
-            require_empty_stores(
-                {n: u for n, u in request.databases.items() if n not in filled_before}
-            )
+            require_empty_stores({n: u for n, u in wanted.items() if n not in filled_before})
         if arrival is not None and manifest.artifacts is not None and not arrival.is_resumed():
             if not request.replaces:
                 arrival.require_empty()
@@ -226,11 +261,9 @@ class Restoration:
                 hint="nothing was changed; mlflow-server backup list shows other backups",
             )
 
-    def _save(self) -> str | None:
+    def _save(self, manifest: Manifest) -> str | None:
         """Make a backup of what is about to be replaced."""
-        databases = {
-            name: uri for name, uri in self._request.databases.items() if not is_empty(uri)
-        }
+        databases = {name: uri for name, uri in self._wanted(manifest).items() if not is_empty(uri)}
         if not databases:
             return None
         request = BackupRequest(
@@ -249,6 +282,8 @@ class Restoration:
         }
         if not self._request.selection:
             return content, lambda location, path: True
+        if DatabaseName.BACKEND not in manifest.databases:
+            raise UsageError(f"{manifest.id}: there is no tracking store in it to take a part of")
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlflow-server-restore-"))
         scratch = parse_store_uri(f"sqlite:///{folder}/scratch.db")
         tell = self._telling(
@@ -266,7 +301,9 @@ class Restoration:
             whole = f"{normalised(location, root)}/{path}"
             return notes.is_wanted(whole.rpartition("/")[0])
 
-        return {"backend": Content(shot.revision, shot.tables, shot.rows)}, wants
+        return {
+            "backend": Content(shot.revision, shot.tables, shot.rows, shot.auth_revision)
+        }, wants
 
     def _place(self, manifest: Manifest, places: Places, result: Restored, wants: Wants) -> None:
         total = manifest.artifacts.size_bytes if manifest.artifacts is not None else None

@@ -56,7 +56,14 @@ _WANTED = (
     "WHERE destination_type = 'experiment' "
     "AND destination_id IN (SELECT CAST(id AS TEXT) FROM named_experiments)",
 )
-# What is deleted first; what refers to it follows.
+# Of traces, by experiment.
+_STATISTICS = (
+    "sql_assessment_daily_rollups",
+    "sql_span_cost_daily_rollups",
+    "sql_trace_metric_daily_rollups",
+    "sql_trace_rollup_rebuild_queue",
+)
+# What is deleted first, in this order; what refers to it by a foreign key follows.
 _DELETED = {
     "registered_models": "name NOT IN (SELECT id FROM wanted_names)",
     "experiments": "experiment_id NOT IN (SELECT id FROM wanted_experiments)",
@@ -66,10 +73,18 @@ _DELETED = {
     "evaluation_datasets": "dataset_id NOT IN (SELECT id FROM wanted_datasets)",
     "datasets": "dataset_uuid NOT IN (SELECT source_id FROM inputs WHERE source_type = 'DATASET' "
     "AND destination_id IN (SELECT id FROM wanted_runs))",
-    "inputs": "NOT (source_id IN (SELECT id FROM wanted_runs) "
-    "OR destination_id IN (SELECT id FROM wanted_runs))",
-    "entity_associations": "source_id NOT IN (SELECT id FROM wanted_datasets) "
-    "AND source_id NOT IN (SELECT request_id FROM trace_info)",
+    # From a data set to a run, or from a run to a logged model.
+    "inputs": "CASE source_type WHEN 'DATASET' "
+    "THEN destination_id NOT IN (SELECT id FROM wanted_runs) "
+    "ELSE source_id NOT IN (SELECT id FROM wanted_runs) "
+    "OR destination_id NOT IN (SELECT id FROM wanted_models) END",
+    "input_tags": "input_uuid NOT IN (SELECT input_uuid FROM inputs)",
+    "entity_associations": "(source_id NOT IN (SELECT id FROM wanted_datasets) "
+    "AND source_id NOT IN (SELECT request_id FROM trace_info)) OR CASE destination_type "
+    "WHEN 'experiment' THEN destination_id NOT IN "
+    "(SELECT CAST(id AS TEXT) FROM wanted_experiments) "
+    "WHEN 'run' THEN destination_id NOT IN (SELECT id FROM wanted_runs) ELSE 0 END",
+    **dict.fromkeys(_STATISTICS, "experiment_id NOT IN (SELECT id FROM named_experiments)"),
 }
 
 
@@ -129,11 +144,10 @@ def _delete(connection: "Connection") -> None:
 
     metadata = sqlalchemy.MetaData()
     metadata.reflect(connection)
+    for name, condition in _DELETED.items():
+        connection.exec_driver_sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608
     for table in metadata.sorted_tables:
-        if table.name in _DELETED:
-            condition = _DELETED[table.name]
-            connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {condition}")  # noqa: S608
-        elif not table.foreign_keys and table.name not in _KEPT:
+        if not table.foreign_keys and table.name not in (*_DELETED, *_KEPT):
             connection.execute(table.delete())
         for key in table.foreign_key_constraints:
             connection.execute(table.delete().where(*_orphaned(key)))

@@ -5,11 +5,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_server.artifacts.files import File, Files, LocalFiles
+from mlflow_server.artifacts.files import File, Files, LocalFiles, VanishedError
 from mlflow_server.artifacts.files.disk_failures import explain
 from mlflow_server.backup.format import (
     MANIFEST,
@@ -27,6 +28,8 @@ from mlflow_server.backup.stage import Stage
 from mlflow_server.backup.turn import LOCK, MARKER, Turn, taking_turn
 from mlflow_server.errors import BadInputError, OpsError, UnavailableError
 
+# Manifests that are read at the same time.
+_THREADS = 8
 # Manifests of far more than a petabyte are smaller.
 _LARGEST_DOCUMENT = 256 * 1024 * 1024
 
@@ -37,13 +40,15 @@ class Backup:
 
     Args:
         id: Name of its folder.
-        manifest: None when it cannot be read.
+        manifest: Without tables, as there may be many; None when it cannot be read.
         problem: Why it cannot.
+        rows: How many there are in all tables.
     """
 
     id: str
     manifest: Manifest | None
     problem: str | None = None
+    rows: int = 0
 
     def is_of(self, root: str) -> bool:
         """True when its artifacts are from a destination; see `ArtifactsEntry.root`."""
@@ -73,15 +78,19 @@ class Shelf:
         On a disk they appear by one rename, so that one without checksums has lost them; in an
         object store it was never finished.
         """
-        found = []
-        for name in sorted(filter(is_id, self.files.folders())):
+        names = sorted(filter(is_id, self.files.folders()))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return [backup for backup in pool.map(self._look, names) if backup is not None]
+
+    def _look(self, name: str) -> Backup | None:
+        try:
+            manifest = self.manifest(name)
+            rows = sum(t.rows for entry in manifest.databases.values() for t in entry.tables)
+            return Backup(name, manifest.without_tables(), rows=rows)
+        except BadInputError as err:
             if self.folder is None and self.files.find(f"{name}/{SUMS}") is None:
-                continue
-            try:
-                found.append(Backup(name, self.manifest(name)))
-            except BadInputError as err:
-                found.append(Backup(name, None, err.message))
-        return found
+                return None
+            return Backup(name, None, err.message)
 
     def manifest(self, backup_id: str) -> Manifest:
         """The manifest of a backup.
@@ -107,17 +116,19 @@ class Shelf:
             BadInputError: They are damaged.
             UnavailableError: There is no such backup.
         """
-        is_there = self.files.find(f"{backup_id}/{SUMS}") is not None
-        if not is_there and backup_id not in self.files.folders():
+        try:
+            content = self._read_document(f"{backup_id}/{SUMS}")
+        except BadInputError:
+            if backup_id in self.files.folders():
+                raise
             raise UnavailableError(
                 f"{self.shown}: there is no backup {backup_id}",
                 hint="mlflow-server backup list shows what there is",
-            )
-        content = self._read_document(f"{backup_id}/{SUMS}")
+            ) from None
         return read_sums(content, f"{self.shown}/{backup_id}/{SUMS}")
 
-    def lines(self, backup_id: str, name: str) -> Iterator[bytes]:
-        """The lines of a compressed file of a backup.
+    def lines(self, backup_id: str, name: str) -> Iterator[list[bytes]]:
+        """The lines of a compressed file of a backup, in short lists.
 
         Raises:
             BadInputError: It is damaged; what was read so far is not to be trusted.
@@ -136,12 +147,13 @@ class Shelf:
                 yield file
 
     def _read_document(self, path: str) -> bytes:
-        found = self.files.find(path)
-        if found is None:
-            raise BadInputError(f"{self.shown}/{path}: is missing")
-        if found.size_bytes > _LARGEST_DOCUMENT:
-            raise BadInputError(f"{self.shown}/{path}: is damaged: it is far too long")
-        return self.files.read(path)
+        try:
+            with self.files.open(path) as reader:
+                if reader.file.size_bytes > _LARGEST_DOCUMENT:
+                    raise BadInputError(f"{self.shown}/{path}: is damaged: it is far too long")
+                return reader.read()
+        except VanishedError:
+            raise BadInputError(f"{self.shown}/{path}: is missing") from None
 
     # --- Writing ---------------------------------------------------------------------------------
 
@@ -204,8 +216,11 @@ class Shelf:
             (self.folder / backup_id).rename(hidden)
             shutil.rmtree(hidden)
 
-    def sweep(self) -> list[File]:
+    def sweep(self, backups: Collection[Backup]) -> list[File]:
         """Remove what belongs to no complete backup: leftovers, and packs that nobody needs.
+
+        Args:
+            backups: All that there are.
 
         Returns:
             The packs that went.
@@ -214,7 +229,6 @@ class Shelf:
             for leftover in self.folder.glob(f"{UNFINISHED}*"):
                 with self._changing(leftover):
                     shutil.rmtree(leftover)
-        backups = self.backups()
         if self.folder is None:
             complete = {backup.id for backup in backups}
             for name in self.files.folders():

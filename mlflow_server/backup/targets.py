@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow_server.artifacts.files import Files, LocalFiles
 from mlflow_server.artifacts.files.disk_failures import explain
-from mlflow_server.errors import OpsError, PermissionDeniedError, UnavailableError
+from mlflow_server.errors import OpsError, PermissionDeniedError, UnavailableError, UsageError
 from mlflow_server.store.engine import sqlite_path
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import SchemaState, read_store_status, require_usable
@@ -72,6 +72,34 @@ def require_empty_stores(stores: Mapping[str, StoreUri]) -> None:
                 hint="restore into an empty one, or with --replace; "
                 f"{uri.setting} says which one is meant",
             )
+
+
+def require_different(source: StoreUri, target: StoreUri) -> None:
+    """Raise when two URIs mean one database, as far as they tell; its lock tells the rest.
+
+    Raises:
+        UsageError: They do.
+    """
+    if is_same(source, target):
+        raise UsageError(
+            f"{target.shown}: source and target are the same database",
+            hint="name another, empty one: --to-backend-store-uri",
+        )
+
+
+def is_same(one: StoreUri, other: StoreUri) -> bool:
+    """True when two URIs mean one database, as far as they tell."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(uri: StoreUri) -> tuple[object, ...]:
+    from sqlalchemy.engine.url import make_url
+
+    if uri.is_sqlite:
+        return (sqlite_path(uri),)
+    url = make_url(uri.text)
+    host = url.host or url.query.get("host") or "localhost"
+    return uri.dialect, host, str(url.port or url.query.get("port")), url.database
 
 
 # By what a database is, and by table.

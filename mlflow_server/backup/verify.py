@@ -66,6 +66,7 @@ class Verification:
         self._shelf = shelf
         self._id = backup_id
         self._progress = progress
+        self._total_rows = self._total_bytes = 0
         self.result = Verified()
 
     def run(
@@ -97,11 +98,14 @@ class Verification:
             self.result.problems.append((MANIFEST, err.message))
             return
         self.result.manifest = manifest
+        databases = manifest.databases.values()
+        self._total_rows = sum(table.rows for entry in databases for table in entry.tables)
+        self._total_bytes = sum(pack.size_bytes for pack in manifest.packs)
         self._verify_names(manifest)
-        for name, database in manifest.databases.items():
+        for database in databases:
             for table in database.tables:
                 with self._noting(table.file):
-                    self._verify_table(name, table)
+                    self._verify_table(table)
         if has_artifacts and manifest.artifacts is not None:
             self._verify_artifacts(manifest, is_quick=is_quick)
         if drills and not self.result.problems:
@@ -133,10 +137,10 @@ class Verification:
         for name in sorted(there - listed - {SUMS}):
             self.result.problems.append((name, "does not belong to the backup"))
 
-    def _verify_table(self, database: str, entry: TableEntry) -> None:
+    def _verify_table(self, entry: TableEntry) -> None:
         for rows in iter_rows(self._shelf, self._id, entry):
             self.result.rows += len(rows)
-            self._progress(f"tables of {database}", self.result.rows, None)
+            self._progress("tables", self.result.rows, self._total_rows)
 
     def _verify_artifacts(self, manifest: Manifest, *, is_quick: bool) -> None:
         with closing(Catalogue()) as catalogue:
@@ -183,7 +187,7 @@ class Verification:
                 whole.update(chunk)
                 size -= len(chunk)
                 self.result.read_bytes += len(chunk)
-                self._progress("packs", self.result.read_bytes, None)
+                self._progress("packs", self.result.read_bytes, self._total_bytes)
                 yield chunk
 
         at, wrong = 0, None
@@ -219,4 +223,4 @@ class Verification:
 
     def _tell_drilled(self, rows: int) -> None:
         self.result.drilled = (self.result.drilled or 0) + rows
-        self._progress("drill", self.result.drilled, None)
+        self._progress("drill", self.result.drilled, self._total_rows)

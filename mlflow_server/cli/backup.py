@@ -19,7 +19,7 @@ from mlflow_server.cli.shared import (
     setting_options,
     stop_on_sigterm,
 )
-from mlflow_server.errors import SettingsError, UsageError
+from mlflow_server.errors import SettingsError, UnavailableError, UsageError
 from mlflow_server.settings.load import LoadedSettings
 
 if TYPE_CHECKING:
@@ -131,24 +131,24 @@ def find_archive(loaded: LoadedSettings, archive: str) -> Iterator[tuple["Shelf"
         if name == "latest":
             backups = shelf.backups()
             if not backups:
-                raise SettingsError(
-                    [f"{shelf.shown}: there is no backup"], hint="mlflow-server backup create"
+                raise UnavailableError(
+                    f"{shelf.shown}: there is no backup", hint="mlflow-server backup create"
                 )
             name = backups[-1].id
         yield shelf, name
 
 
 def databases_of(loaded: LoadedSettings) -> "dict[str, StoreUri]":
-    """The databases of a server, by what they are."""
+    """The databases of a server, by what they are; one that has several parts is there once."""
     from mlflow_server.backup.auth import find_auth_store
+    from mlflow_server.backup.targets import is_same
 
     store = loaded.settings.store
     databases = {"backend": store.backend}
-    if store.registry is not None:
-        databases["registry"] = store.registry
-    auth = find_auth_store(os.environ)
-    if auth is not None:
-        databases["auth"] = auth
+    others = {"registry": store.registry, "auth": find_auth_store(os.environ)}
+    for name, uri in others.items():
+        if uri is not None and not any(is_same(uri, known) for known in databases.values()):
+            databases[name] = uri
     return databases
 
 
@@ -215,7 +215,7 @@ def create(
     loaded = load(context, options)
     from mlflow_server.backup.create import Creation, Request
     from mlflow_server.cli.backup_report import created_report, echo_created
-    from mlflow_server.cli.progress import show_phases
+    from mlflow_server.cli.progress import is_watched, show_phases
     from mlflow_server.cli.store import require_store
 
     os.environ.update(loaded.credentials)
@@ -224,7 +224,7 @@ def create(
         if name != "auth":
             require_store(uri, needs_head=False)
     scope = Scope.FULL if full else Scope.INCREMENTAL
-    request = Request(databases, label, not no_artifacts, scope)
+    request = Request(databases, label, not no_artifacts, scope, is_watched(context))
     with (
         stop_on_sigterm(),
         open_shelf(loaded) as shelf,
@@ -267,7 +267,9 @@ def verify(context: Context, archive: str, quick: bool, drill: bool) -> None:
     from mlflow_server.backup.verify import Verification
     from mlflow_server.cli.backup_report import echo_verified, verified_report
     from mlflow_server.cli.progress import show_phases
+    from mlflow_server.store.schema import import_lightly
 
+    import_lightly()
     os.environ.update(loaded.credentials)
     with (
         stop_on_sigterm(),

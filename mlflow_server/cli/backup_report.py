@@ -88,10 +88,7 @@ def list_report(context: Context, backups: Sequence["Backup"], place: str) -> Re
         if manifest is None:
             items.append(Item(backup.id, Status.FAILED, backup.problem or "cannot be read"))
             continue
-        rows = sum(
-            table.rows for database in manifest.databases.values() for table in database.tables
-        )
-        artifacts = manifest.artifacts
+        rows, artifacts = backup.rows, manifest.artifacts
         told = (
             "no artifacts"
             if artifacts is None

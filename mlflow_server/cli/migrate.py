@@ -61,8 +61,9 @@ def command(
     loaded = load(context, options)
     from mlflow_server.backup.migrate import Migration, Request
     from mlflow_server.cli.migrate_report import echo_migrated, migrated_report
-    from mlflow_server.cli.progress import show_phases
+    from mlflow_server.cli.progress import is_watched, show_phases
     from mlflow_server.cli.store import require_store
+    from mlflow_server.store.schema import import_lightly
     from mlflow_server.uris import parse_artifacts_destination
 
     wanted = loaded.settings.migration
@@ -71,6 +72,7 @@ def command(
             ["TRACKING_SERVER_TO_BACKEND_STORE_URI: is not set: nobody said where to"],
             hint="mlflow-server migrate --to-backend-store-uri postgresql://USER@HOST/DATABASE",
         )
+    import_lightly()
     os.environ.update(loaded.credentials)
     with (
         stop_on_sigterm(),
@@ -84,14 +86,8 @@ def command(
             source, destination = stack.enter_context(importing(file_store))
         require_store(source, needs_head=False)
         place = wanted.to_artifacts_destination
-        request = Request(
-            source,
-            wanted.target,
-            destination,
-            None
-            if place is None
-            else parse_artifacts_destination(place, plugin_schemes=frozenset()),
-        )
+        there = place and parse_artifacts_destination(place, plugin_schemes=frozenset())
+        request = Request(source, wanted.target, destination, there or None, is_watched(context))
         migration = Migration(request, os.environ, progress)
         migrated = migration.survey() if dry_run else migration.run()
     report = migrated_report(context, migrated, request, is_dry_run=dry_run)

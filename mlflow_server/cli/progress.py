@@ -16,6 +16,11 @@ _LINE_EVERY_S = 5.0
 _BAR_EVERY_S = 0.05
 
 
+def is_watched(context: Context) -> bool:
+    """True when somebody sits before it."""
+    return context.verbosity >= 0 and sys.stderr.isatty() and not context.json
+
+
 @contextmanager
 def show_progress(context: Context, titles: tuple[str, ...]) -> Iterator[Callable[..., None]]:
     """Show counts while something is being done.
@@ -29,7 +34,7 @@ def show_progress(context: Context, titles: tuple[str, ...]) -> Iterator[Callabl
     """
     if context.verbosity < 0:
         yield lambda total, *counts: None
-    elif sys.stderr.isatty() and not context.json:
+    elif is_watched(context):
         with _bars(context, titles) as update:
             yield update
     else:
@@ -85,7 +90,7 @@ def show_phases(context: Context, in_bytes: Collection[str]) -> Iterator[Callabl
     """
     if context.verbosity < 0:
         yield lambda phase, done, total: None
-    elif sys.stderr.isatty() and not context.json:
+    elif is_watched(context):
         with _phase_bars(context, in_bytes) as update:
             yield update
     else:

@@ -134,7 +134,9 @@ def command(
     from mlflow_server.backup.selection import Selection
     from mlflow_server.cli.progress import show_phases
     from mlflow_server.cli.restore_report import echo_restored, restored_report
+    from mlflow_server.store.schema import import_lightly
 
+    import_lightly()
     os.environ.update(loaded.credentials)
     if replace and not dry_run and not yes:
         if not sys.stdin.isatty():

@@ -23,11 +23,11 @@ def restored_report(context: Context, restored: "Restored", *, is_dry_run: bool)
             Item(
                 f"database:{name}",
                 Status.OK,
-                f"{sum(table.rows for table in entry.tables)} rows from {entry.dialect} at "
-                f"revision {entry.revision}",
-                facts={"rows": {table.name: table.rows for table in entry.tables}},
+                f"{sum(rows.values())} rows from {manifest.databases[name].dialect} at "
+                f"revision {manifest.databases[name].revision}",
+                facts={"rows": rows},
             )
-            for name, entry in manifest.databases.items()
+            for name, rows in restored.planned.items()
         ]
     else:
         items = [database_item(name, filled) for name, filled in restored.databases.items()]

@@ -164,7 +164,8 @@ def check_schema(_: LoadedSettings, plan: LaunchPlan, __: Mapping[str, str]) -> 
 
 _CLOCK_QUERIES = {
     Dialect.POSTGRESQL: "SELECT extract(epoch FROM clock_timestamp())",
-    Dialect.MYSQL: "SELECT UNIX_TIMESTAMP(NOW(6))",
+    # UNIX_TIMESTAMP() cannot tell the two hours at the end of summer time apart.
+    Dialect.MYSQL: "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6",
 }
 
 

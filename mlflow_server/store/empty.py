@@ -5,20 +5,23 @@ take DDL back: a table marks what is there as unfinished until the end.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import mlflow_server.store.schema as schema
 from mlflow_server.errors import OpsError, SchemaError
 from mlflow_server.store.engine import create_engine, open_sqlite, sqlite_path
 from mlflow_server.store.reflection import reflect
 from mlflow_server.store.revision import (
+    AUTH_VERSION_TABLE,
     OWN_TABLE_PREFIX,
     UNFINISHED_TABLE,
     VERSION_TABLE,
     SchemaState,
     SchemaStatus,
+    auth_tables,
     mlflow_tables,
     read_status,
     read_store_status,
@@ -33,13 +36,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Makes the schema, without the rows that MLflow's migrations insert.
+Make: TypeAlias = Callable[["Connection"], None]
+
 _LOCK_TIMEOUT_S = 20
 _OPEN_TIMEOUT_S = 5.0
 
 
 @contextmanager
 def empty_schema(
-    uri: StoreUri, brought: Collection[str], revision: str | None, *, replace: bool
+    uri: StoreUri,
+    brought: Collection[str],
+    revision: str | None,
+    auth_revision: str | None = None,
+    *,
+    replace: bool,
 ) -> Iterator["Connection"]:
     """A connection to a database with the schema and no rows; committed at the end of the block.
 
@@ -47,6 +58,8 @@ def empty_schema(
         uri: The target.
         brought: Names of tables that a store which is replaced may have besides MLflow's.
         revision: Of MLflow's schema; None for the newest.
+        auth_revision: Of the tables of its basic authentication; None without them. With this one
+            and no `revision` there is no other schema.
         replace: Drop the store that is there.
 
     Raises:
@@ -57,13 +70,14 @@ def empty_schema(
         Dialect.POSTGRESQL: _in_postgresql,
         Dialect.MYSQL: _in_mysql,
     }
-    with places[uri.dialect](uri, brought, revision, replace) as connection:
+    make = partial(_make_empty_schema, revision=revision, auth_revision=auth_revision)
+    with places[uri.dialect](uri, brought, make, replace) as connection:
         yield connection
 
 
 @contextmanager
 def _in_sqlite(
-    uri: StoreUri, brought: Collection[str], revision: str | None, replace: bool
+    uri: StoreUri, brought: Collection[str], make: Make, replace: bool
 ) -> Iterator["Connection"]:
     status = read_store_status(uri)
     is_there = status.state is not SchemaState.EMPTY
@@ -76,7 +90,7 @@ def _in_sqlite(
     with appearing(path) as new:
         engine = create_unsynced_engine(new)
         with _disposing(engine), engine.connect() as connection:
-            _make_empty_schema(connection, revision)
+            make(connection)
             connection.commit()
             yield connection
             connection.commit()
@@ -98,7 +112,7 @@ def _retire(uri: StoreUri) -> None:
 
 @contextmanager
 def _in_postgresql(
-    uri: StoreUri, brought: Collection[str], revision: str | None, replace: bool
+    uri: StoreUri, brought: Collection[str], make: Make, replace: bool
 ) -> Iterator["Connection"]:
     engine = create_engine(uri)
     with _disposing(engine), engine.connect() as connection, _one_transaction(connection):
@@ -111,7 +125,7 @@ def _in_postgresql(
         if names:
             quote = connection.dialect.identifier_preparer.quote
             connection.exec_driver_sql(f"DROP TABLE {', '.join(map(quote, names))}")
-        _make_empty_schema(connection, revision)
+        make(connection)
         yield connection
 
 
@@ -132,7 +146,7 @@ def _one_transaction(connection: "Connection") -> Iterator[None]:
 
 @contextmanager
 def _in_mysql(
-    uri: StoreUri, brought: Collection[str], revision: str | None, replace: bool
+    uri: StoreUri, brought: Collection[str], make: Make, replace: bool
 ) -> Iterator["Connection"]:
     engine = create_engine(uri)
     with _disposing(engine), engine.connect() as connection:
@@ -146,7 +160,7 @@ def _in_mysql(
         connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {UNFINISHED_TABLE} (started int)")
         schema.drop_unfinished(connection)
         try:
-            _make_empty_schema(connection, revision)
+            make(connection)
             connection.commit()
             yield connection
             connection.commit()
@@ -180,9 +194,11 @@ def _require_fillable(
     """Raise unless the database is empty, or may be replaced and holds nothing else."""
     if status.state is SchemaState.EMPTY:
         return
-    if status.state in (SchemaState.FOREIGN, SchemaState.BROKEN):
+    of_auth = auth_tables() | {AUTH_VERSION_TABLE}
+    is_auth = status.state is SchemaState.FOREIGN and of_auth.issuperset(_table_names(connection))
+    if status.state in (SchemaState.FOREIGN, SchemaState.BROKEN) and not is_auth:
         require_usable(status, uri)
-    ours = mlflow_tables() | set(brought) | {VERSION_TABLE}
+    ours = mlflow_tables() | of_auth | set(brought) | {VERSION_TABLE}
     foreign = sorted(
         name
         for name in _table_names(connection)
@@ -194,6 +210,11 @@ def _require_fillable(
             + ", ".join(foreign[:5])
             + (" …" if foreign[5:] else ""),
             hint="give MLflow an empty database of its own",
+        )
+    if is_auth and not replace:
+        raise OpsError(
+            f"{uri.shown}: the database is not empty: it holds users",
+            hint="name an empty database, or say that this one is to be replaced",
         )
     if not replace:
         experiments = connection.exec_driver_sql("SELECT count(*) FROM experiments").scalar()
@@ -211,9 +232,13 @@ def _table_names(connection: "Connection") -> list[str]:
     return sorted(sqlalchemy.inspect(connection).get_table_names())
 
 
-def _make_empty_schema(connection: "Connection", revision: str | None) -> None:
-    """Make the schema, without the rows that MLflow's migrations insert."""
-    schema.make_schema(connection, revision)
+def _make_empty_schema(
+    connection: "Connection", revision: str | None, auth_revision: str | None
+) -> None:
+    if revision is not None or auth_revision is None:
+        schema.make_schema(connection, revision)
+    if auth_revision is not None:
+        schema.make_auth_schema(connection, auth_revision)
     for stored in reversed(reflect(connection).values()):
         quoted = connection.dialect.identifier_preparer.quote(stored.table.name)
         if stored.table.known:

@@ -19,7 +19,7 @@ from mlflow_server.store.bulk import BulkWriter, not_kept
 from mlflow_server.store.empty import empty_schema
 from mlflow_server.store.engine import explained
 from mlflow_server.store.reflection import read_rows, reflect
-from mlflow_server.store.revision import migration_tree
+from mlflow_server.store.revision import auth_migration_tree, migration_tree
 from mlflow_server.store.tables import Checksum, Kind, Row, Table, require_columns
 from mlflow_server.uris import Dialect, StoreUri
 
@@ -208,6 +208,7 @@ def filling(
     uri: StoreUri,
     tables: Sequence[Table],
     revision: str | None = None,
+    auth_revision: str | None = None,
     *,
     replace: bool = False,
 ) -> Iterator[Loader]:
@@ -223,6 +224,8 @@ def filling(
         tables: What will be loaded: columns are compared before anything is written, and tables
             that MLflow does not have are made.
         revision: Of MLflow's schema; None for the newest.
+        auth_revision: Of the tables of its basic authentication; None without them. With this one
+            and no `revision` there is no other schema.
         replace: Drop the store that is there: its tables, ours, and those that are brought.
 
     Raises:
@@ -231,25 +234,48 @@ def filling(
         BadInputError: A column of `tables` is not there at this revision.
         SettingsError: The dialect is SQL Server's.
     """
-    if uri.dialect is Dialect.MSSQL:
-        raise SettingsError(
-            [f"{uri.setting}: {uri.shown}: stores on SQL Server cannot be filled by this program"],
-            hint="use the database's own restore",
-        )
-    if revision is not None and revision not in migration_tree():
-        raise SchemaError(
-            f"the schema revision {revision} is not known to this release; a newer MLflow wrote it",
-            hint="use the release that wrote it, or a newer one",
-        )
+    require_makeable(uri, revision, auth_revision)
     with ExitStack() as stack:
         with _failures(uri):
             names = [table.name for table in tables]
-            empty = empty_schema(uri, names, revision, replace=replace)
+            empty = empty_schema(uri, names, revision, auth_revision, replace=replace)
             loader = Loader(uri, stack.enter_context(empty), tables)
         yield loader
         with _failures(uri):
             loader.finish()
             stack.pop_all().close()
+
+
+def require_makeable(uri: StoreUri, revision: str | None, auth_revision: str | None) -> None:
+    """Raise for a schema that cannot be made in a database.
+
+    Args:
+        uri: The target.
+        revision: Of MLflow's schema.
+        auth_revision: Of the tables of its basic authentication.
+
+    Raises:
+        SchemaError: A revision is not known.
+        SettingsError: This kind of database cannot have it.
+    """
+    if uri.dialect is Dialect.MSSQL:
+        raise SettingsError(
+            [f"{uri.setting}: {uri.shown}: stores on SQL Server cannot be filled by this program"],
+            hint="use the database's own restore",
+        )
+    if uri.dialect is Dialect.MYSQL and auth_revision is not None:
+        # MLflow 3.17.2 has two foreign keys of one name, error 121 of InnoDB.
+        raise SettingsError(
+            [f"{uri.setting}: {uri.shown}: MLflow cannot keep users on MySQL or MariaDB"],
+            hint="name a SQLite or PostgreSQL database for them",
+        )
+    for wanted, known in ((revision, migration_tree), (auth_revision, auth_migration_tree)):
+        if wanted is not None and wanted not in known():
+            raise SchemaError(
+                f"the schema revision {wanted} is not known to this release; "
+                "a newer MLflow wrote it",
+                hint="use the release that wrote it, or a newer one",
+            )
 
 
 @contextmanager

@@ -9,9 +9,11 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlflow_server.store.revision import (
+    AUTH_VERSION_TABLE,
     OWN_TABLE_PREFIX,
     UNFINISHED_TABLE,
     VERSION_TABLE,
+    auth_tables,
     mlflow_tables,
 )
 from mlflow_server.store.tables import Column, Kind, Row, Table
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # The files named in it were of the store that wrote it; another one must not remove them.
-NOT_CARRIED = frozenset({VERSION_TABLE, UNFINISHED_TABLE, OWN_TABLE_PREFIX + "gc_journal"})
+NOT_CARRIED = frozenset(
+    {VERSION_TABLE, AUTH_VERSION_TABLE, UNFINISHED_TABLE, OWN_TABLE_PREFIX + "gc_journal"}
+)
 
 # A batch has at most so many rows, and fewer where each may be long: bounds memory.
 BATCH_ROWS = 5_000
@@ -96,7 +100,8 @@ def _understand(
             if not is_double and (precision is None or precision <= _SINGLE_PRECISION_BITS):
                 single.add(column.name)
     key = tuple(column.name for column in reflected.primary_key.columns)
-    table = Table(reflected.name, tuple(columns), key, reflected.name in mlflow_tables())
+    is_known = reflected.name in mlflow_tables() | auth_tables()
+    table = Table(reflected.name, tuple(columns), key, is_known)
     return Stored(table, reflected, frozenset(single))
 
 

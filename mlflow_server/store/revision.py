@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ASSIGNMENT = re.compile(r"^(revision|down_revision)(?:\s*:[^=]+)?\s*=\s*(.+?)\s*$", re.MULTILINE)
 _TABLE_NAME = re.compile(r"(?:^    __tablename__ = |create_table\(\s*)\"(\w+)\"", re.MULTILINE)
 VERSION_TABLE = "alembic_version"
+# Of MLflow's basic authentication, which has a database of its own or its tables in the store's.
+AUTH_VERSION_TABLE = "alembic_version_auth"
 OWN_TABLE_PREFIX = "tracking_server_"
 # There while a database that cannot take DDL back is being initialised (schema.py).
 UNFINISHED_TABLE = OWN_TABLE_PREFIX + "initialising"
@@ -80,14 +82,38 @@ def mlflow_tables() -> frozenset[str]:
 
 
 @functools.cache
+def auth_tables() -> frozenset[str]:
+    """The names of the tables of MLflow's basic authentication at any revision known here."""
+    files = auth_migrations_folder().glob("versions/*.py")
+    return frozenset(
+        name for path in files for name in _TABLE_NAME.findall(path.read_text("utf-8"))
+    )
+
+
+def auth_migrations_folder() -> Path:
+    """Where the migrations of MLflow's basic authentication are."""
+    return _mlflow_folder() / "server/auth/db/migrations"
+
+
+@functools.cache
 def migration_tree() -> Mapping[str, str | None]:
     """Each revision of the installed MLflow with the revision before it (None for the first).
 
     Raises:
         InternalError: MLflow is not installed, or its migrations look different.
     """
+    return _read_tree(_mlflow_folder() / "store/db_migrations")
+
+
+@functools.cache
+def auth_migration_tree() -> Mapping[str, str | None]:
+    """The same of its basic authentication."""
+    return _read_tree(auth_migrations_folder())
+
+
+def _read_tree(folder: Path) -> dict[str, str | None]:
     tree: dict[str, str | None] = {}
-    for path in (_mlflow_folder() / "store/db_migrations/versions").glob("*.py"):
+    for path in folder.glob("versions/*.py"):
         found = dict(_ASSIGNMENT.findall(path.read_text("utf-8")))
         if "revision" not in found:
             continue
@@ -147,6 +173,23 @@ def read_revisions(connection: "Connection") -> list[str]:
 
     query = sqlalchemy.text("SELECT version_num FROM alembic_version")
     return [str(row[0]) for row in connection.execute(query)]
+
+
+def read_auth_revision(connection: "Connection") -> str | None:
+    """The revision of the tables of basic authentication; None when there are none.
+
+    Before 3.6, MLflow made them without noting a revision: they are those of the first one.
+    """
+    import sqlalchemy
+
+    names = set(sqlalchemy.inspect(connection).get_table_names())
+    if AUTH_VERSION_TABLE in names:
+        query = sqlalchemy.text(f"SELECT version_num FROM {AUTH_VERSION_TABLE}")  # noqa: S608
+        found = sorted(str(row[0]) for row in connection.execute(query))
+        return ", ".join(found) or None
+    if {"users", "experiment_permissions"} <= names:
+        return next(new for new, before in auth_migration_tree().items() if before is None)
+    return None
 
 
 def judge(tables: Collection[str], revisions: Sequence[str]) -> SchemaStatus:

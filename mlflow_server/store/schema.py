@@ -1,6 +1,7 @@
 """Make the schema of an empty store, through MLflow's own migrations, all or nothing."""
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,8 +9,10 @@ from typing import TYPE_CHECKING
 from mlflow_server.store.engine import create_engine, sqlite_path
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import (
+    AUTH_VERSION_TABLE,
     UNFINISHED_TABLE,
     SchemaState,
+    auth_migrations_folder,
     read_store_status,
     require_usable,
 )
@@ -22,6 +25,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INITIALISE_TIMEOUT_S = 60.0
+# What `mlflow-skinny` does without: none of it is needed to make a schema.
+_NOT_NEEDED = ("numpy", "pandas", "pyarrow", "scipy", "sklearn")
+
+
+def import_lightly() -> None:
+    """Have this process import MLflow without the libraries for data, from now on.
+
+    They are most of the memory that the import takes, and half of the time. For commands that need
+    its schema and nothing else: in a server, MLflow would lack what these libraries are for.
+    """
+    for name in _NOT_NEEDED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def initialise(uri: StoreUri, finish: Callable[[], None] = lambda: None) -> bool:
@@ -135,6 +150,31 @@ def migrate(connection: "Connection", revision: str | None = None) -> None:
             target_metadata=mlflow_db.Base.metadata,
             render_as_batch=True,
         )
+        with environment.begin_transaction():
+            environment.run_migrations()
+
+
+def make_auth_schema(connection: "Connection", revision: str) -> None:
+    """Make the tables of MLflow's basic authentication, in the transaction of `connection`.
+
+    Without importing the application, which needs more packages than the server.
+
+    Args:
+        connection: To a database without them.
+        revision: One of `revision.auth_migration_tree`.
+
+    Source: MLflow 3.17.2 `server/auth/db/utils.py`, `server/auth/db/migrations/env.py`.
+    """
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(auth_migrations_folder()))
+    environment = EnvironmentContext(
+        Config(), scripts, fn=lambda at, _: scripts._upgrade_revs(revision, at)
+    )
+    with environment:
+        environment.configure(connection=connection, version_table=AUTH_VERSION_TABLE)
         with environment.begin_transaction():
             environment.run_migrations()
 

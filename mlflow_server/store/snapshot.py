@@ -21,7 +21,7 @@ from mlflow_server.store.engine import (
     sqlite_path,
 )
 from mlflow_server.store.reflection import NOT_CARRIED, Stored, read_rows, reflect
-from mlflow_server.store.revision import VERSION_TABLE, read_revisions
+from mlflow_server.store.revision import VERSION_TABLE, read_auth_revision, read_revisions
 from mlflow_server.store.tables import Row, Table
 from mlflow_server.uris import Dialect, StoreUri
 
@@ -43,7 +43,8 @@ class Snapshot:
 
     Attributes:
         revision: What `alembic_version` says; None without one.
-        tables: All but `alembic_version` and what is of no use elsewhere, parents before children.
+        auth_revision: Of the tables of MLflow's basic authentication; None without any.
+        tables: All but those of revisions and what is of no use elsewhere, parents before children.
     """
 
     def __init__(self, uri: StoreUri, connection: "Connection") -> None:
@@ -57,6 +58,7 @@ class Snapshot:
         self.revision: str | None = None
         if connection.dialect.has_table(connection, VERSION_TABLE):
             self.revision = ", ".join(sorted(read_revisions(connection))) or None
+        self.auth_revision = read_auth_revision(connection)
 
     @property
     def dialect(self) -> Dialect:

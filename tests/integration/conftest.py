@@ -18,6 +18,7 @@ from tests.standins.lake import run_lake
 from tests.support.azure import AzureServer, run_azurite, why_not
 from tests.support.backup_forks import Forks
 from tests.support.backup_place import Depot
+from tests.support.everything_place import Everything, make_everything
 from tests.support.gc_place import Made, Yard, make
 from tests.support.gcs import GcsServer, run_gcs
 from tests.support.mariadb import MARIADBD, MariaDb, run_mariadb
@@ -153,6 +154,12 @@ def refusing() -> Iterator[Forwarder]:
     """A server that nobody may use."""
     with forwarder(0, lambda _: Reply(403)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
+    """A store with everything in it, which nobody changes."""
+    return make_everything(tmp_path_factory.mktemp("everything"))
 
 
 @pytest.fixture(scope="session")

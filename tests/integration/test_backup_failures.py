@@ -1,4 +1,4 @@
-"""What goes wrong while backups are made and restored: said in a line, and nothing is lost."""
+"""What goes wrong with backups: said in a line, and nothing is lost."""
 
 from __future__ import annotations
 

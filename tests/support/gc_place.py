@@ -22,7 +22,7 @@ RUNS = {"active", "old", "young", "needed", "unknown", *GONE_RUNS, "held-active"
 MODELS = {"model-active", "model-needed", *GONE_MODELS}
 EXPERIMENTS = {"stays", "gone", "held"}
 
-# Runs the command, and kills it at the Nth call of a function.
+# Runs the command, and kills it at the Nth call of a function, or sends it another signal.
 KILLED = """
 import importlib, itertools, os, signal, sys
 module, name, when, after = sys.argv[1:5]
@@ -30,14 +30,15 @@ holder = importlib.import_module(module)
 if ":" in name:
     holder, name = getattr(holder, name.partition(":")[0]), name.partition(":")[2]
 original, calls = getattr(holder, name), itertools.count(1)
+number = int(sys.argv[5]) if sys.argv[5:] else signal.SIGKILL
 
 def fault(*args, **kwargs):
     is_last = next(calls) == int(when)
     if is_last and after == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
     result = original(*args, **kwargs)
     if is_last:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
     return result
 
 setattr(holder, name, fault)

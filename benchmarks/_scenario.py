@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
-from _command import tell
-from _gc_bench import Bench
-from _gc_commands import Finished, VoidError
-from _results import Measurement, Sample
+from _command import quit_with, tell
+from _programs import Finished, VoidError
+from _results import Measurement, Row, Sample, make_row
 from _servers import ServerError
+from _session import Recorder
 
 STOCK = "stock"
 Way = tuple[str, Callable[[], None]]
 
 
-class Scenario(ABC):
+class Rounds(Protocol):
+    """What a scenario has to know of what it is measured with."""
+
+    recorder: Recorder
+    round_number: int
+
+
+B = TypeVar("B", bound=Rounds)
+
+
+class Scenario(ABC, Generic[B]):
     """Some rows of the table that are measured together.
 
     Attributes:
@@ -30,10 +41,10 @@ class Scenario(ABC):
         self.measurements = measurements
 
     @abstractmethod
-    def ways(self, bench: Bench) -> Sequence[Way]:
+    def ways(self, bench: B) -> Sequence[Way]:
         """What is measured one after the other: who it is about, and how."""
 
-    def run(self, bench: Bench) -> None:
+    def run(self, bench: B) -> None:
         """One round; who begins changes with every round."""
         ways = self.ways(bench)
         for who, measure in ways if bench.round_number % 2 else reversed(ways):
@@ -47,11 +58,39 @@ class Scenario(ABC):
                 bench.recorder.failures.append(trouble)
                 tell(f"FAILED {trouble}")
 
-    def keep(
-        self, bench: Bench, key: str, contender: str, value: float, finished: Finished
-    ) -> None:
+    def keep(self, bench: B, key: str, contender: str, value: float, finished: Finished) -> None:
         """Keep one value, with the load average around its measurement."""
         unit = next(known.unit for known in self.measurements if known.key == key)
         load = finished.load_before, finished.load_after
         sample = Sample(self.engine, key, contender, bench.round_number, value, *load)
         bench.recorder.keep(sample, unit)
+
+
+def choose(scenarios: Sequence[Scenario[B]], wanted: Sequence[str]) -> list[Scenario[B]]:
+    """Those whose name is wanted, or begins with a wanted word; all when nothing is."""
+    names = [scenario.name for scenario in scenarios]
+    for word in wanted:
+        if not any(is_named(name, word) for name in names):
+            quit_with(f"--only {word}: no such row; there are {', '.join(names)}")
+    return [
+        scenario
+        for scenario in scenarios
+        if not wanted or any(is_named(scenario.name, word) for word in wanted)
+    ]
+
+
+def is_named(name: str, word: str) -> bool:
+    return name == word or name.startswith(f"{word}-")
+
+
+def rows_of(scenarios: Sequence[Scenario[B]], samples: Sequence[Sample]) -> list[Row]:
+    """The table: each measurement of each scenario with its values."""
+    return [
+        make_row(
+            scenario.engine,
+            measurement,
+            [sample for sample in samples if sample.key == measurement.key],
+        )
+        for scenario in scenarios
+        for measurement in scenario.measurements
+    ]
