@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from mlflow_server.backup.locations import Moves, moving
+from mlflow_server.backup.numbers import find_new_numbers, renumbering
 from mlflow_server.store.load import Loader, filling
 from mlflow_server.store.tables import Checksum, Row, Table
 from mlflow_server.uris import StoreUri
@@ -38,11 +39,13 @@ class Filled:
         rows: By table.
         adapted: By table, rows that this kind of database cannot keep exactly.
         moved: How many locations of artifacts were written anew.
+        renumbered: Experiments that have another number now, as theirs was too large.
     """
 
     rows: dict[str, int]
     adapted: dict[str, int]
     moved: int = 0
+    renumbered: dict[int, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -69,12 +72,21 @@ def filled(
     revisions = content.revision, content.auth_revision
     with filling(uri, content.tables, *revisions, replace=replace) as loader:
         result = Filled({}, {})
+        if not uri.is_sqlite:
+            result.renumbered = _renumber(content)
         for table in content.tables:
             result.rows[table.name] = _load(loader, table, content, moves, tell, result)
         result.adapted = dict(loader.adapted)
         yield result
         # Those of basic authentication are upgraded by the application itself.
         loader.finish(upgrade=content.revision is not None)
+
+
+def _renumber(content: Content) -> dict[int, int]:
+    for table in content.tables:
+        if table.name == "experiments":
+            return find_new_numbers(table, chain.from_iterable(content.rows(table)))
+    return {}
 
 
 def _load(
@@ -86,11 +98,15 @@ def _load(
     result: Filled,
 ) -> int:
     move = moving(table, moves) if moves else None
-    known = content.checksum(table) if move is None else None
+    renumber = renumbering(table, result.renumbered) if result.renumbered else None
+    is_same = move is None and renumber is None
+    known = content.checksum(table) if is_same else None
     given = known or Checksum(table)
 
     def rows() -> Iterator[Sequence[Row]]:
         for batch in content.rows(table):
+            if renumber is not None:
+                batch = list(map(renumber, batch))
             if move is not None:
                 moved = list(map(move, batch))
                 result.moved += sum(map(_differ, batch, moved))

@@ -75,11 +75,17 @@ def database_item(name: str, filled: "Filled") -> Item:
     if filled.adapted:
         tables = ", ".join(f"{table} {count}" for table, count in filled.adapted.items())
         detail += f"; adapted to what this database can keep: {tables}"
+    if filled.renumbered:
+        detail += (
+            f"; {len(filled.renumbered)} experiments have new numbers, as theirs were larger than "
+            "this database can keep"
+        )
     facts = {
         "rows": rows,
         "tables": filled.rows,
         "moved": filled.moved,
         "adapted": filled.adapted,
+        "renumbered": {str(old): str(new) for old, new in filled.renumbered.items()},
     }
     return Item(f"database:{name}", Status.OK, detail, facts=facts)
 

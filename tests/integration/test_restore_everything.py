@@ -18,6 +18,7 @@ from tests.support.everything_place import (
     command,
     dump_of,
     empty_store,
+    make_everything,
     post,
     rows_of,
     serving,
@@ -98,3 +99,16 @@ def test_comes_back_the_same(
         assert made["version"] == "8"
     assert snapshot(everything.artifacts) == artifacts
     assert rows_of(everything.place.store) == before
+
+
+def test_workspaces_come_back(back: Copy, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Things of one name in several of them stay apart."""
+    names = "default,team-a,team-b"
+    source = make_everything(tmp_path / "source", workspaces=names)
+    there = empty_store("postgresql", request, tmp_path)
+    migrated(source, source, there, tmp_path)
+    with serving(there, tmp_path / "server there", names) as server:
+        assert_same(source.dump, dump_of(server, names))
+    restored(source, there, back, tmp_path / "backups")
+    assert_sound(file_of(back))
+    assert rows_of(file_of(back)) == rows_of(source.place.store)
