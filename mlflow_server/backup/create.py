@@ -279,16 +279,19 @@ class Creation:
         notes = Notes(places.root)
         try:
             if self._request.wants_artifacts and self._request.scope is Scope.INCREMENTAL:
-                self._remember_base(created, notes)
+                self._remember_base(created, notes, places.root)
             yield notes, places if self._request.wants_artifacts else None
         finally:
             notes.close()
             places.close()
 
-    def _remember_base(self, created: Created, notes: Notes) -> None:
-        """Take the newest backup with artifacts for the base, as far as it is sound."""
+    def _remember_base(self, created: Created, notes: Notes, root: str) -> None:
+        """Take the newest backup with artifacts for the base, as far as it is sound.
+
+        One of this destination if there is any: several stores may have their backups here.
+        """
         there = {file.path: file.size_bytes for file in self._shelf.packs()}
-        for backup in reversed(self._backups):
+        for backup in sorted(self._backups, key=lambda b: (b.is_of(root), b.id))[::-1]:
             if backup.manifest is None:
                 created.warnings.append(f"{backup.problem}; artifacts are not taken from it")
                 continue
@@ -338,10 +341,11 @@ class Creation:
         stage.keep(INDEX, digest())
         created.artifacts = found
         if self._base is not None:
-            if not found.files and self._base.artifacts and self._base.artifacts.files:
+            told = self._base.artifacts
+            if not found.files and told and told.files and told.root == places.root:
                 raise UnavailableError(
                     f"{self._destination.shown}: no artifact is there, although the backup "
-                    f"{self._base.id} has {self._base.artifacts.files}: perhaps a volume is not "
+                    f"{self._base.id} has {told.files}: perhaps a volume is not "
                     "mounted",
                     hint="mount it; if they are gone for good: --full",
                 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mlflow_server.artifacts.locations import normalised
 from mlflow_server.backup.scratch import open_scratch
+from mlflow_server.uris import mask_uri
 
 _TABLES = """
 CREATE TABLE location (
@@ -31,6 +32,11 @@ class Root:
 
     plain: str
     location: str
+
+    @property
+    def shown(self) -> str:
+        """For messages: whoever wrote it may have put a password into it."""
+        return mask_uri(self.location)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mlflow_server.backup.locations import Moves, is_proxied
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.errors import BadInputError
+from mlflow_server.uris import mask_uri
 
 _SMALL_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
@@ -130,21 +131,19 @@ class Placing:
                 continue
             folder, _, name = path.rpartition("/")
             moved, place = self._find(location, folder)
-            shown = f"{moved}/{name}"
+            shown = f"{mask_uri(moved)}/{name}"
             if place is None:
-                self.kept_back[location] += 1
+                self.kept_back[mask_uri(location)] += 1
                 continue
             if isinstance(place, BadInputError):
                 self.failed.append((shown, place.message))
                 continue
             files, below = place
             target = _Target(shown, files, f"{below}/{name}" if below else name)
-            if self._is_resumed:
-                there = files.find(target.path)
-                if there is not None and there.size_bytes == content.size_bytes:
-                    self._count(content.size_bytes)
-                    continue
-            yield target
+            if self._is_resumed and _is_there(target, content.size_bytes):
+                self._count(content.size_bytes)
+            else:
+                yield target
 
     def _find_place(
         self, location: str, folder: str
@@ -186,6 +185,14 @@ class _Target:
     path: str
 
 
+def _is_there(target: _Target, size_bytes: int) -> bool:
+    try:
+        there = target.files.find(target.path)
+    except BadInputError:  # which is told where it cannot be written
+        return False
+    return there is not None and there.size_bytes == size_bytes
+
+
 class _Pack:
     """A pack that is read from its beginning to its end, mostly."""
 
@@ -223,7 +230,7 @@ class _Pack:
                 break
             yield chunk
         if digest.hexdigest() != content.sha256:
-            wrong = shown_path("/".join(content.files[0]))
+            wrong = shown_path(mask_uri("/".join(content.files[0])))
             raise _DamagedError(f"{self._shown}: is damaged: the content of {wrong} is another one")
 
     def _seek(self, offset: int) -> Reader:

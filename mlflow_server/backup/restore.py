@@ -22,7 +22,13 @@ from mlflow_server.backup.placing import Placing
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.selection import EVERYTHING, Selection, keep_only
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.backup.targets import Arrival, is_empty, locked, require_empty_stores
+from mlflow_server.backup.targets import (
+    Arrival,
+    is_empty,
+    locked,
+    require_empty_stores,
+    require_replaceable,
+)
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SettingsError, UsageError
@@ -232,7 +238,10 @@ class Restoration:
             arrival = Arrival(files, self._destination.shown, manifest.id)
             if not request.replaces:
                 filled_before = arrival.filled(wanted)
-        if not request.replaces:
+        if request.replaces:
+            # Users are looked at when they are replaced.
+            require_replaceable({n: u for n, u in wanted.items() if n != DatabaseName.AUTH})
+        else:
             require_empty_stores({n: u for n, u in wanted.items() if n not in filled_before})
         if arrival is not None and manifest.artifacts is not None and not arrival.is_resumed():
             if not request.replaces:

@@ -28,9 +28,9 @@ from mlflow_server.backup.stage import Stage
 from mlflow_server.backup.turn import LOCK, MARKER, Turn, taking_turn
 from mlflow_server.errors import BadInputError, OpsError, UnavailableError
 
-# Manifests of far more than a petabyte are smaller.
 # Manifests that are read at the same time.
 _THREADS = 8
+# Manifests of far more than a petabyte are smaller.
 _LARGEST_DOCUMENT = 256 * 1024 * 1024
 
 
@@ -49,6 +49,11 @@ class Backup:
     manifest: Manifest | None
     problem: str | None = None
     rows: int = 0
+
+    def is_of(self, root: str) -> bool:
+        """True when its artifacts are from a destination; see `ArtifactsEntry.root`."""
+        artifacts = self.manifest.artifacts if self.manifest is not None else None
+        return artifacts is not None and artifacts.root == root
 
 
 class Shelf:

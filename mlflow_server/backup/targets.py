@@ -13,7 +13,7 @@ from mlflow_server.artifacts.files.disk_failures import explain
 from mlflow_server.errors import OpsError, PermissionDeniedError, UnavailableError, UsageError
 from mlflow_server.store.engine import sqlite_path
 from mlflow_server.store.lock import exclusive
-from mlflow_server.store.revision import SchemaState, read_store_status
+from mlflow_server.store.revision import SchemaState, read_store_status, require_usable
 from mlflow_server.store.snapshot import snapshot
 from mlflow_server.units import render_size
 from mlflow_server.uris import StoreUri
@@ -27,6 +27,18 @@ _OURS = (_MARKER, ".gc-trash")
 def is_empty(uri: StoreUri) -> bool:
     """True for a store without tables."""
     return read_store_status(uri).state is SchemaState.EMPTY
+
+
+def require_replaceable(stores: Mapping[str, StoreUri]) -> None:
+    """Raise when what is to be replaced is no store of MLflow's.
+
+    Raises:
+        SchemaError: It is not.
+    """
+    for uri in stores.values():
+        status = read_store_status(uri)
+        if status.state in (SchemaState.FOREIGN, SchemaState.BROKEN):
+            require_usable(status, uri)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.errors import BadInputError
-from mlflow_server.uris import parse_store_uri
+from mlflow_server.uris import mask_uri, parse_store_uri
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -202,7 +202,7 @@ class Verification:
                     digest.update(chunk)
                 at = content.offset + content.size_bytes
                 if digest.hexdigest() != content.sha256 and wrong is None:
-                    wrong = shown_path("/".join(content.files[0]))
+                    wrong = shown_path(mask_uri("/".join(content.files[0])))
             for _ in read(reader, pack.size_bytes - at):
                 pass
         if wrong is not None:

@@ -32,7 +32,7 @@ class Found:
     @property
     def shown(self) -> str:
         """For messages."""
-        return f"{self.root.location}/{self.file.path}"
+        return f"{self.root.shown}/{self.file.path}"
 
 
 def noting(notes: Notes, table: Table) -> Callable[[Iterable[Row]], None] | None:
@@ -76,7 +76,7 @@ def iter_files(notes: Notes, places: Places, failed: list[tuple[str, str]]) -> I
             for file in files.walk(below, on_skip=_skipping(root, failed)):
                 path = file.path[len(start) :]
                 if not _is_text(path):
-                    failed.append((f"{root.location}: {shown(path)}", "its name is not UTF-8"))
+                    failed.append((f"{root.shown}: {shown(path)}", "its name is not UTF-8"))
                     continue
                 folder = path.rpartition("/")[0]
                 where = f"{root.plain}/{folder}" if folder else root.plain
@@ -87,7 +87,7 @@ def iter_files(notes: Notes, places: Places, failed: list[tuple[str, str]]) -> I
             # A location that cannot be meant is that of one entity; a destination is everybody's.
             if places.is_inside(root.plain) and not isinstance(err, BadInputError):
                 raise
-            failed.append((root.location, err.message))
+            failed.append((root.shown, err.message))
 
 
 def _is_text(path: str) -> bool:
@@ -100,6 +100,6 @@ def _is_text(path: str) -> bool:
 
 def _skipping(root: Root, failed: list[tuple[str, str]]) -> OnSkip:
     def note(path: str, reason: OpsError) -> None:
-        failed.append((f"{root.location}: {shown(path)}", reason.message))
+        failed.append((f"{root.shown}: {shown(path)}", reason.message))
 
     return note

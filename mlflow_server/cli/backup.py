@@ -88,7 +88,7 @@ def open_shelf(loaded: LoadedSettings, text: str | None = None) -> Iterator["She
     """
     from mlflow_server.artifacts.files import open_files
     from mlflow_server.backup.shelf import Shelf
-    from mlflow_server.uris import parse_artifacts_destination
+    from mlflow_server.uris import mask_uri, parse_artifacts_destination
 
     text = text or loaded.settings.backup.destination
     if text is None:
@@ -97,7 +97,12 @@ def open_shelf(loaded: LoadedSettings, text: str | None = None) -> Iterator["She
             hint="set it, or name the place: backup create --to FOLDER, backup list FOLDER, "
             "restore FOLDER/latest",
         )
-    uri = parse_artifacts_destination(text, plugin_schemes=frozenset())
+    try:
+        uri = parse_artifacts_destination(text, plugin_schemes=frozenset())
+    except ValueError as err:
+        raise UsageError(
+            f"{mask_uri(text)}: {err}", hint="name a folder or an object store: s3://bucket/backups"
+        ) from None
     with closing(open_files(uri, os.environ, subject="TRACKING_SERVER_BACKUPS")) as files:
         yield Shelf(files, uri.shown.rstrip("/"))
 

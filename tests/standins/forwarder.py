@@ -117,7 +117,9 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
                     answered = response.getheaders()
             finally:
                 connection.close()
-            dropped = {"transfer-encoding", "connection", "content-length"}
+            dropped = {"transfer-encoding", "connection"}
+            if self.command != "HEAD":  # there it is the length of what is not sent
+                dropped |= {"content-length"}
             kept = [(name, value) for name, value in answered if name.lower() not in dropped]
             self._answer(response.status, content, kept, reply)
 
@@ -131,7 +133,7 @@ def forwarder(upstream: int, answers: Answers = lambda _: None) -> Iterator[Forw
             self.send_response_only(status)
             for name, value in headers:
                 self.send_header(name, value)
-            if status != 204:
+            if status != 204 and "content-length" not in (name.lower() for name, _ in headers):
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
