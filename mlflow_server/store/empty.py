@@ -15,13 +15,12 @@ from mlflow_server.errors import OpsError, SchemaError
 from mlflow_server.store.engine import create_engine, open_sqlite, sqlite_path
 from mlflow_server.store.reflection import reflect
 from mlflow_server.store.revision import (
-    AUTH_VERSION_TABLE,
     OWN_TABLE_PREFIX,
     UNFINISHED_TABLE,
     VERSION_TABLE,
     SchemaState,
     SchemaStatus,
-    auth_tables,
+    auth_tables_in,
     mlflow_tables,
     read_status,
     read_store_status,
@@ -194,15 +193,14 @@ def _require_fillable(
     """Raise unless the database is empty, or may be replaced and holds nothing else."""
     if status.state is SchemaState.EMPTY:
         return
-    of_auth = auth_tables() | {AUTH_VERSION_TABLE}
-    is_auth = status.state is SchemaState.FOREIGN and of_auth.issuperset(_table_names(connection))
+    names = _table_names(connection)
+    of_auth = auth_tables_in(names)
+    is_auth = status.state is SchemaState.FOREIGN and of_auth.issuperset(names)
     if status.state in (SchemaState.FOREIGN, SchemaState.BROKEN) and not is_auth:
         require_usable(status, uri)
     ours = mlflow_tables() | of_auth | set(brought) | {VERSION_TABLE}
     foreign = sorted(
-        name
-        for name in _table_names(connection)
-        if name not in ours and not name.startswith(OWN_TABLE_PREFIX)
+        name for name in names if name not in ours and not name.startswith(OWN_TABLE_PREFIX)
     )
     if foreign:
         raise SchemaError(

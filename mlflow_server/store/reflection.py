@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -13,7 +13,7 @@ from mlflow_server.store.revision import (
     OWN_TABLE_PREFIX,
     UNFINISHED_TABLE,
     VERSION_TABLE,
-    auth_tables,
+    auth_tables_in,
     mlflow_tables,
 )
 from mlflow_server.store.tables import Column, Kind, Row, Table
@@ -78,11 +78,15 @@ def reflect(connection: "Connection") -> dict[str, Stored]:
         metadata.reflect(connection)
         ordered = [table for table in metadata.sorted_tables if table.name != VERSION_TABLE]
     documents = _json_of_mariadb(connection)
-    return {table.name: _understand(table, documents, connection) for table in ordered}
+    known = (mlflow_tables() | auth_tables_in(metadata.tables)) - {AUTH_VERSION_TABLE}
+    return {table.name: _understand(table, documents, known, connection) for table in ordered}
 
 
 def _understand(
-    reflected: "sqlalchemy.Table", documents: set[tuple[str, str]], connection: "Connection"
+    reflected: "sqlalchemy.Table",
+    documents: set[tuple[str, str]],
+    known: Collection[str],
+    connection: "Connection",
 ) -> Stored:
     import sqlalchemy
 
@@ -100,8 +104,7 @@ def _understand(
             if not is_double and (precision is None or precision <= _SINGLE_PRECISION_BITS):
                 single.add(column.name)
     key = tuple(column.name for column in reflected.primary_key.columns)
-    is_known = reflected.name in mlflow_tables() | auth_tables()
-    table = Table(reflected.name, tuple(columns), key, is_known)
+    table = Table(reflected.name, tuple(columns), key, reflected.name in known)
     return Stored(table, reflected, frozenset(single))
 
 

@@ -90,6 +90,18 @@ def auth_tables() -> frozenset[str]:
     )
 
 
+def auth_tables_in(names: Collection[str]) -> frozenset[str]:
+    """Which tables of a database are those of MLflow's basic authentication.
+
+    None, when some only have names like them: others call a table `users`, too. Before 3.6, MLflow
+    did not note a revision.
+    """
+    there = set(names)
+    if AUTH_VERSION_TABLE in there or {"users", "experiment_permissions"} <= there:
+        return (auth_tables() | {AUTH_VERSION_TABLE}) & there
+    return frozenset()
+
+
 def auth_migrations_folder() -> Path:
     """Where the migrations of MLflow's basic authentication are."""
     return _mlflow_folder() / "server/auth/db/migrations"
@@ -178,18 +190,18 @@ def read_revisions(connection: "Connection") -> list[str]:
 def read_auth_revision(connection: "Connection") -> str | None:
     """The revision of the tables of basic authentication; None when there are none.
 
-    Before 3.6, MLflow made them without noting a revision: they are those of the first one.
+    Where none is noted, they are those of the first one.
     """
     import sqlalchemy
 
-    names = set(sqlalchemy.inspect(connection).get_table_names())
+    names = auth_tables_in(sqlalchemy.inspect(connection).get_table_names())
     if AUTH_VERSION_TABLE in names:
         query = sqlalchemy.text(f"SELECT version_num FROM {AUTH_VERSION_TABLE}")  # noqa: S608
         found = sorted(str(row[0]) for row in connection.execute(query))
         return ", ".join(found) or None
-    if {"users", "experiment_permissions"} <= names:
-        return next(new for new, before in auth_migration_tree().items() if before is None)
-    return None
+    if not names:
+        return None
+    return next(new for new, before in auth_migration_tree().items() if before is None)
 
 
 def judge(tables: Collection[str], revisions: Sequence[str]) -> SchemaStatus:
