@@ -64,8 +64,9 @@ def test_has_everything_that_the_old_store_had(
     revision, has_inputs, has_traces, has_models = RELEASES[release]
     target = empty_store(kind, request, tmp_path)
     environment = {**target.environment, BACKUPS: str(backups[release])}
-    planned = command(place, "restore", "latest", "--dry-run", environment=environment)
-    assert f"at revision {revision}" in planned["items"][0]["detail"]
+    if kind == "sqlite":
+        planned = command(place, "restore", "latest", "--dry-run", environment=environment)
+        assert f"at revision {revision}" in planned["items"][0]["detail"]
     command(place, "restore", "latest", environment=environment)
     engine = open_store(target.uri)
     with engine.connect() as connection:
