@@ -328,7 +328,7 @@ def _port(s3: S3Server) -> int:
 
 def test_a_store_that_is_busy_now_and_then(remote: Depot, s3: S3Server) -> None:
     def answers(request: Request) -> Reply | None:
-        return Reply(503) if request.number % 20 == 0 else None
+        return Reply(503) if request.number % 40 == 0 else None
 
     with forwarder(_port(s3), answers) as front:
         flaky = _at(remote, front.port)
