@@ -17,7 +17,6 @@ from _session import Recorder
 from _stores import run_seed
 
 SEED_PROGRAM = "_backup_seed.py"
-FILE_SIZE = 1024
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,12 @@ class Effort:
     Attributes:
         rounds: How often everything is measured.
         runs: Of the store whose tables are copied.
-        file_runs: Of the store with artifacts, three for each run.
         peer_runs: That the peer exports and imports.
         memory_rows: Metric points of the store that memory is measured with.
     """
 
     rounds: int = 1
     runs: int = 1_000
-    file_runs: int = 16_667
     peer_runs: int = 50
     memory_rows: int = 10_000_000
 
@@ -155,9 +152,9 @@ def lay_files(root: Path, shape: Shape, first: int = 0) -> int:
         folder = root / str(experiment_id) / run_id / "artifacts"
         folder.mkdir(parents=True)
         for file in range(shape.files):
-            (folder / f"file_{file}.bin").write_bytes(os.urandom(FILE_SIZE))
+            (folder / f"file_{file}.bin").write_bytes(os.urandom(shape.file_bytes))
             count += 1
-    return count * FILE_SIZE
+    return count * shape.file_bytes
 
 
 def settle() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,27 +20,50 @@ NEW = 100
 """One run in so many is new at the second backup."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Which artifacts runs have.
+
+    Attributes:
+        files: Of each run.
+        file_bytes: Size of each.
+        shown: The same, in words.
+        first: Bar of the first backup, by engine.
+        second: Bar of the time of the second one.
+    """
+
+    files: int
+    file_bytes: int
+    shown: str
+    first: Mapping[str, Bar]
+    second: Bar | None
+
+
+# The peer is the one that the bar names.
+SMALL = Kind(50, 1024, "of 1 KiB", {"postgresql": Bar(at_most=1.5, ours_at_most=10)}, None)
+# Rounded up, so that a third of the time is a third.
+LARGE = Kind(10, 128 * 1024, "of 128 KiB", {}, Bar(at_most=0.334))
+
+
 class Files(Scenario[Bench]):
     """`backup create` beside the database's own backup and `cp -r`, and an incremental one.
 
     Files have just been written when they are copied, so that they are in the page cache, for both.
     """
 
-    def __init__(self, engine: str, runs: int) -> None:
-        self.key = f"files-{engine}"
-        self.shape = Shape(runs, metric_keys=1, points=1, params=1, tags=0, system_tags=1, files=3)
-        count = runs * self.shape.files
+    def __init__(self, name: str, engine: str, kind: Kind, runs: int) -> None:
+        self.key = f"{name}-{engine}"
+        self.shape = Shape(runs, files=kind.files, file_bytes=kind.file_bytes)
+        shown = f"create, {runs * kind.files:,} files {kind.shown}"
         self.peer = f"{DUMPS[engine]} + cp -r"
-        bars = {engine: Bar(at_most=1.5, ours_at_most=10)}
-        # Rounded up, so that a third of the time is a third.
-        third, tenth = {engine: Bar(at_most=0.334)}, {engine: Bar(at_most=0.1)}
+        bars = {engine: kind.first[engine]} if engine in kind.first else {}
+        third = {engine: kind.second} if kind.second else {}
+        tenth = {engine: Bar(at_most=0.1)}
         super().__init__(
             self.key,
             engine,
             [
-                Measurement(
-                    self.key, f"create, {count:,} files of 1 KiB", "s", bars, False, self.peer
-                ),
+                Measurement(self.key, shown, "s", bars, False, self.peer),
                 Measurement(f"{self.key}-second", "- again, 1 % new", "s", third, False, FIRST),
                 Measurement(
                     f"{self.key}-read", "- artifact bytes read", "MiB", tenth, False, FIRST

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from _backup_bench import Bench, Effort
-from _backup_files import Files
+from _backup_files import LARGE, SMALL, Files
 from _backup_memory import Memory
 from _backup_migrate import Migrate
 from _backup_tables import Restore, Tables
@@ -16,7 +16,8 @@ def make_scenarios(effort: Effort) -> list[Scenario[Bench]]:
     return [
         *(Tables(engine, effort.runs) for engine in ENGINES),
         Restore(effort.runs),
-        *(Files(engine, effort.file_runs) for engine in ENGINES),
+        *(Files("files", engine, SMALL, effort.runs) for engine in ENGINES),
+        *(Files("models", engine, LARGE, effort.runs) for engine in ENGINES),
         Migrate(effort.runs, effort.peer_runs),
         *(Memory(engine, effort.memory_rows) for engine in ENGINES),
     ]

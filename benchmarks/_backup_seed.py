@@ -47,6 +47,7 @@ class Shape:
         tags: Of each run, besides those that MLflow's client sets.
         system_tags: Those that it sets.
         files: Artifacts of each run.
+        file_bytes: Size of each.
     """
 
     runs: int
@@ -57,6 +58,7 @@ class Shape:
     tags: int = 5
     system_tags: int = len(SYSTEM_TAGS)
     files: int = 0
+    file_bytes: int = 1024
 
     def run_ids(self, first: int = 0) -> Iterator[tuple[int, str]]:
         """Number and id of each run, the number counted from `first`."""

@@ -30,7 +30,7 @@ from _gc_places import file_system
 from _scenario import Scenario, choose, rows_of
 from _stock_environment import stock_python
 
-QUICK = Effort(runs=50, file_runs=200, peer_runs=2, memory_rows=20_000)
+QUICK = Effort(runs=50, peer_runs=2, memory_rows=20_000)
 CONDITIONS = (
     "from start to exit of the whole command, telemetry off, on fresh copies of one seeded store, "
     "one at a time, a sync before each",

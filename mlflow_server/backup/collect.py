@@ -31,7 +31,7 @@ _LINES_AT_ONCE = 500
 # At a file that is changed meanwhile.
 _ATTEMPTS = 3
 
-_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
 
 
 @dataclass
@@ -164,7 +164,7 @@ class Collector:
         self.result.read_bytes += len(content)
         stored = self._notes.find_content(digest)
         if stored is None:
-            pack, offset = self._packs.add((content,), len(content))
+            pack, offset = self._packs.add_whole(content)
             stored = self._remember(Stored(digest, pack, offset), len(content))
         return len(content), stored
 
@@ -196,16 +196,12 @@ class Collector:
 
 
 def _line(found: Found, size_bytes: int, stored: Stored) -> bytes:
-    entry = {
-        "location": found.root.location,
-        "path": found.file.path,
-        "size_bytes": size_bytes,
-        "sha256": stored.sha256,
-        "stamp": found.file.stamp,
-        "pack": stored.pack,
-        "offset": stored.offset,
-    }
-    return f"{_encode(entry)}\n".encode()
+    """An `ArtifactEntry`; what is written here is faster than `json` at so many."""
+    return (
+        f'{{"location":{_quoted(found.root.location)},"path":{_quoted(found.file.path)},'
+        f'"size_bytes":{size_bytes},"sha256":"{stored.sha256}",'
+        f'"stamp":{_quoted(found.file.stamp)},"pack":"{stored.pack}","offset":{stored.offset}}}\n'
+    ).encode()
 
 
 def read_index(

@@ -291,11 +291,11 @@ class Creation:
         One of this destination if there is any: several stores may have their backups here.
         """
         there = {file.path: file.size_bytes for file in self._shelf.packs()}
-        for backup in sorted(self._backups, key=lambda b: (b.is_of(root), b.id))[::-1]:
+        for backup in self._backups:
             if backup.manifest is None:
                 created.warnings.append(f"{backup.problem}; artifacts are not taken from it")
-                continue
-            if backup.manifest.artifacts is None:
+        for backup in sorted(self._backups, key=lambda b: (b.is_of(root), b.id), reverse=True):
+            if backup.manifest is None or backup.manifest.artifacts is None:
                 continue
             packs = backup.manifest.packs
             sound = {p.file for p in packs if there.get(f"{PACKS}/{p.file}") == p.size_bytes}

@@ -21,6 +21,10 @@ CREATE TABLE content (
 """
 
 
+# About 20 MiB.
+_CONTENTS_IN_MEMORY = 60_000
+
+
 @dataclass(frozen=True)
 class Root:
     """A location that lies in no other one.
@@ -66,7 +70,9 @@ class Notes:
         self._database = open_scratch(_TABLES)
         self._database.execute("BEGIN")
         self._covered: tuple[str, bool] = ("", False)
-        self._knows_any = False  # a first backup asks for every file in vain
+        # What a first backup would ask the database for in vain, for every file.
+        self._knows_any = self._has_contents = False
+        self._contents: dict[str, Stored] = {}
 
     def close(self) -> None:
         """Forget everything."""
@@ -128,7 +134,7 @@ class Notes:
         Args:
             entries: Of each file location, path, stamp, size in bytes, digest, pack and offset.
         """
-        self._knows_any = True
+        self._knows_any = self._has_contents = True
         self._database.executemany(
             "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?)", entries
         )
@@ -145,7 +151,7 @@ class Notes:
 
     def forget_known(self) -> None:
         """Take nothing from the backup before."""
-        self._knows_any = False
+        self._knows_any = self._has_contents = False
         self._database.execute("DELETE FROM known")
         self._database.execute("DELETE FROM content")
 
@@ -162,6 +168,8 @@ class Notes:
 
     def find_content(self, sha256: str) -> Stored | None:
         """A content that is stored already."""
+        if (found := self._contents.get(sha256)) is not None or not self._has_contents:
+            return found
         row = self._database.execute(
             "SELECT sha256, pack, start FROM content WHERE sha256 = ?", (sha256,)
         ).fetchone()
@@ -169,6 +177,11 @@ class Notes:
 
     def note_content(self, stored: Stored) -> None:
         """Remember that a content is stored."""
-        self._database.execute(
-            "INSERT INTO content VALUES (?, ?, ?)", (stored.sha256, stored.pack, stored.offset)
-        )
+        self._contents[stored.sha256] = stored
+        if len(self._contents) == _CONTENTS_IN_MEMORY:
+            self._has_contents = True
+            self._database.executemany(
+                "INSERT OR IGNORE INTO content VALUES (?, ?, ?)",
+                [(each.sha256, each.pack, each.offset) for each in self._contents.values()],
+            )
+            self._contents.clear()

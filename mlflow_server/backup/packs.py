@@ -54,14 +54,13 @@ class PackWriter:
         Raises:
             ValueError: It is of another length.
         """
-        pack = self._open
-        if pack is not None and pack.size_bytes + size_bytes > self._pack_bytes:
-            self._finish(pack)
-            pack = None
-        if pack is None:
-            name = f"{self._backup_id}/{len(self.finished) + 1:05d}.tar"
-            pack = self._open = _Pack(name, self._folder / Path(name).name)
+        pack = self._pack_for(size_bytes)
         return pack.name, pack.add(chunks, size_bytes)
+
+    def add_whole(self, content: bytes) -> tuple[str, int]:
+        """Store a small content; see `add`."""
+        pack = self._pack_for(len(content))
+        return pack.name, pack.add_whole(content)
 
     def close(self) -> list[PackEntry]:
         """Finish the last pack.
@@ -72,6 +71,16 @@ class PackWriter:
         if self._open is not None:
             self._finish(self._open)
         return self.finished
+
+    def _pack_for(self, size_bytes: int) -> "_Pack":
+        pack = self._open
+        if pack is not None and pack.size_bytes + size_bytes > self._pack_bytes:
+            self._finish(pack)
+            pack = None
+        if pack is None:
+            name = f"{self._backup_id}/{len(self.finished) + 1:05d}.tar"
+            pack = self._open = _Pack(name, self._folder / Path(name).name)
+        return pack
 
     def _finish(self, pack: "_Pack") -> None:
         self._open = None
@@ -105,6 +114,13 @@ class _Pack:
             self._file.seek(self.size_bytes)
             self._file.truncate()
             raise
+        self._members += 1
+        return offset
+
+    def add_whole(self, content: bytes) -> int:
+        size_bytes, header = len(content), _header(self._members + 1, len(content))
+        offset = self.size_bytes + len(header)
+        self._write(b"".join((header, content, b"\0" * (-size_bytes % _BLOCK))))
         self._members += 1
         return offset
 

@@ -200,6 +200,7 @@ def test_targets_that_are_not_empty(depot: Depot, postgres: Postgres) -> None:
     assert rows_of(foreign) == {"theirs": []}
     to = {"TRACKING_SERVER_TO_BACKEND_STORE_URI": depot.uri}
     assert depot.run("migrate", environment=to).returncode == 2, "it is the source itself"
+    assert files_of(depot.place.root).keys() - {"backups/.packs/lock"} <= before.keys()
 
 
 # --- Locations and names that cannot be meant ----------------------------------------------------
@@ -327,7 +328,7 @@ def _port(s3: S3Server) -> int:
 
 def test_a_store_that_is_busy_now_and_then(remote: Depot, s3: S3Server) -> None:
     def answers(request: Request) -> Reply | None:
-        return Reply(503) if request.number % 4 == 0 else None
+        return Reply(503) if request.number % 40 == 0 else None
 
     with forwarder(_port(s3), answers) as front:
         flaky = _at(remote, front.port)

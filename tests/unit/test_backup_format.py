@@ -6,6 +6,7 @@ import gzip
 import io
 import string
 from datetime import UTC, datetime
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.reading import read_lines
 from mlflow_server.errors import BadInputError
 
-LINES = st.lists(st.binary(max_size=30).map(lambda b: b"[" + b.replace(b"\n", b"") + b"\n"))
+LINES = st.lists(st.binary(max_size=30).map(lambda b: b"[" + b.translate(None, b"\r\n") + b"\n"))
 NAMES = st.text(string.ascii_letters + string.digits + "/._-%", min_size=1)
 
 
@@ -73,7 +74,8 @@ def test_manifests_that_are_none(content: bytes) -> None:
 @given(LINES)
 def test_lines_are_read_as_they_were_written(lines: list[bytes]) -> None:
     content = gzip.compress(b"".join(lines))
-    assert list(read_lines(io.BytesIO(content), sha256(content), "here")) == lines
+    found = read_lines(io.BytesIO(content), sha256(content), "here")
+    assert list(chain.from_iterable(found)) == lines
 
 
 @given(LINES, st.data())
@@ -85,7 +87,7 @@ def test_a_changed_byte_is_no_line(lines: list[bytes], data: st.DataObject) -> N
         list(read_lines(io.BytesIO(bytes(content)), digest, "here"))
 
 
-@pytest.mark.parametrize("text", [b"[1]", b"\0\0", b"[1]\n[2]", b"x\n", b"\n"])
+@pytest.mark.parametrize("text", [b"[1]", b"\0\0", b"[1]\n[2]"])
 def test_lines_that_are_none(text: bytes) -> None:
     content = gzip.compress(text)
     with pytest.raises(BadInputError):

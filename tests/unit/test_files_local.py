@@ -321,18 +321,3 @@ def test_a_reader_may_be_closed_twice(files: LocalFiles) -> None:
     reader = files.open("a")
     reader.close()
     reader.close()
-
-
-# --- Publishing --------------------------------------------------------------------------------
-
-
-def test_a_folder_is_published(root: Path, files: LocalFiles) -> None:
-    files.write(".hidden/x", b"x", durable=True)
-    files.write("there/y", b"y")
-    with pytest.raises(BadInputError, match="there already"):
-        files.publish(".hidden", "there")
-    files.publish(".hidden", "visible")
-    assert walked(files)[0] == ["there/y", "visible/x"]
-    with pytest.raises(OpsError):
-        files.publish(".hidden", "again")
-    assert files.root == root

@@ -8,12 +8,15 @@ import contextlib
 import errno
 import os
 import stat
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
 # To look for entries in, which takes no permission to list them.
 _PASSAGE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+# How many folders are kept open at most.
+_NEAR = 32
 _READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -76,6 +79,52 @@ def sync_folder(folder: int) -> None:
 def open_to_list(folder: int) -> int:
     """Open a folder that is open to look for entries in once more, to list them."""
     return os.open(".", _READABLE, dir_fd=folder)
+
+
+class Passages:
+    """Folders below a root, opened to look for entries in, and kept open as long as they are near.
+
+    Files that are read one after the other mostly lie in one folder, and folders that are listed
+    one in another. One thread's.
+
+    Args:
+        root: See `open_folder`.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._opened: OrderedDict[str, int] = OrderedDict()
+
+    def find(self, folder: str) -> int:
+        """A folder, open until others were found; see `open_folder`."""
+        if (found := self._opened.get(folder)) is not None:
+            return found
+        at, missing = folder, []
+        while at and at not in self._opened:
+            at, _, name = at.rpartition("/")
+            missing.append(name)
+        if at not in self._opened:
+            self._keep("", os.open(self._root, _ROOT))
+        opened = self._opened[at]
+        while missing:
+            name = missing.pop()
+            at = f"{at}/{name}" if at else name
+            opened = _enter(name, opened)
+            self._keep(at, opened)
+        return opened
+
+    def forget(self) -> None:
+        """Close them all: what is called so may be another folder by now."""
+        while self._opened:
+            os.close(self._opened.popitem()[1])
+
+    def __del__(self) -> None:
+        self.forget()
+
+    def _keep(self, folder: str, descriptor: int) -> None:
+        self._opened[folder] = descriptor
+        if len(self._opened) > _NEAR:
+            os.close(self._opened.popitem(last=False)[1])
 
 
 @contextlib.contextmanager

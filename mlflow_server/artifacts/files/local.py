@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ from mlflow_server.artifacts.content import Source, chunks_of
 from mlflow_server.artifacts.files.disk_failures import explain
 from mlflow_server.artifacts.files.files import File, OnSkip, check_folder, check_path
 from mlflow_server.artifacts.files.folders import (
+    Passages,
     make_folder,
     open_folder,
     open_to_list,
     opened,
     sync_folder,
 )
-from mlflow_server.artifacts.files.local_reader import LocalReader, file_of
+from mlflow_server.artifacts.files.local_reader import LocalReader, file_of, read_whole
 from mlflow_server.artifacts.removal.local import TRASH
 from mlflow_server.artifacts.removal.tree import purge
 from mlflow_server.artifacts.shown import shown
@@ -42,9 +44,11 @@ class LocalFiles:
         self.root = root
         self._root = os.fspath(root)
         self._subject = subject
+        self._local = threading.local()
 
     def walk(self, below: str = "", *, on_skip: OnSkip | None = None) -> Iterator[File]:
         """See `Files`."""
+        self._passages.forget()
         waiting = [iter(self._list(check_folder(below), on_skip))]
         while waiting:
             for entry in waiting[-1]:
@@ -70,6 +74,7 @@ class LocalFiles:
 
     def folders(self, below: str = "") -> Iterator[str]:
         """See `Files`; sorted."""
+        self._passages.forget()
         for entry in self._list(check_folder(below), None):
             if not isinstance(entry, File):
                 yield entry.rpartition("/")[2]
@@ -85,8 +90,15 @@ class LocalFiles:
 
     def read(self, path: str) -> bytes:
         """See `Files`."""
-        with self.open(path) as reader:
-            return reader.read()
+        above, _, name = check_path(path).rpartition("/")
+        try:
+            descriptor = os.open(name, _READ, dir_fd=self._passages.find(above))
+            try:
+                return read_whole(descriptor, self._full(path), self._subject)
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError) as err:
+            raise self._explain(path, err) from None
 
     def write(
         self, path: str, source: Source, size_bytes: int | None = None, *, durable: bool = False
@@ -132,6 +144,7 @@ class LocalFiles:
     def remove_tree(self, below: str) -> None:
         """See `Files`."""
         above, _, name = check_path(below).rpartition("/")
+        self._passages.forget()
         try:
             with opened(self._root, above) as folder:
                 purge(name, folder)
@@ -140,37 +153,13 @@ class LocalFiles:
         except (OSError, ValueError) as err:
             raise self._explain(below, err, writes=True) from None
 
-    def publish(self, hidden: str, visible: str) -> None:
-        """Rename a folder; afterwards it is there with all that is in it, even after a crash.
-
-        Args:
-            hidden: The folder as it is called.
-            visible: As it will be; nothing is there yet.
-
-        Raises:
-            BadInputError: Something is there.
-            OpsError: It cannot be renamed.
-        """
-        above, _, name = check_path(hidden).rpartition("/")
-        above_visible, _, name_visible = check_path(visible).rpartition("/")
-        with (
-            self._writing(visible),
-            opened(self._root, above) as source,
-            opened(self._root, above_visible) as target,
-        ):
-            with contextlib.suppress(FileNotFoundError):
-                os.stat(name_visible, dir_fd=target, follow_symlinks=False)
-                raise BadInputError(f"{self._show(visible)} is there already")
-            os.rename(name, name_visible, src_dir_fd=source, dst_dir_fd=target)
-            sync_folder(source)
-            sync_folder(target)
-
     def remove_leftovers(self) -> None:
         """Remove what killed writers have left, in all folders; nobody may be writing meanwhile.
 
         Raises:
             OpsError: It cannot be removed.
         """
+        self._passages.forget()
         waiting = [""]
         while waiting:
             above = waiting.pop()
@@ -190,7 +179,17 @@ class LocalFiles:
             self.remove(left)
 
     def close(self) -> None:
-        """See `Files`: nothing is open."""
+        """See `Files`; what other threads keep open goes with them."""
+        self._passages.forget()
+
+    @property
+    def _passages(self) -> Passages:
+        """This thread's."""
+        try:
+            found: Passages = self._local.passages
+        except AttributeError:
+            found = self._local.passages = Passages(self._root)
+        return found
 
     def _list(self, folder: str, on_skip: OnSkip | None) -> list[File | str]:
         """The files in a folder, and the paths of the folders in it, as they come in a walk."""
@@ -225,8 +224,7 @@ class LocalFiles:
 
     @contextlib.contextmanager
     def _entries(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
-        with opened(self._root, folder) as passage:
-            listed = open_to_list(passage)
+        listed = open_to_list(self._passages.find(folder))
         try:
             with os.scandir(listed) as entries:
                 yield entries

@@ -25,6 +25,28 @@ def file_of(path: str, status: os.stat_result) -> File:
     return File(path, status.st_size, stamp)
 
 
+def read_whole(descriptor: int, full: str, subject: str) -> bytes:
+    """The content of a file that is open, at once.
+
+    Args:
+        descriptor: Of the file.
+        full: The path in full.
+        subject: How messages begin.
+
+    Raises:
+        ChangedError: Somebody wrote to it meanwhile.
+        BadInputError: It is no file.
+    """
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        raise BadInputError(f"{subject}: {shown(full)} is no file")
+    content = os.read(descriptor, before.st_size)
+    now = os.fstat(descriptor)
+    if len(content) != before.st_size or now.st_mtime_ns != before.st_mtime_ns:
+        raise ChangedError(f"{subject}: {shown(full)} was changed while it was read")
+    return content
+
+
 class LocalReader:
     """See `Reader`.
 
