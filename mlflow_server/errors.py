@@ -100,6 +100,18 @@ class BadInputError(OpsError):
     exit_code = ExitCode.BAD_INPUT
 
 
+class DamagedError(BadInputError):
+    """Input is not any more what it was when it was looked at before."""
+
+
+class ChangedError(OpsError):
+    """A content was changed while it was read, or is not what was promised."""
+
+
+class VanishedError(OpsError):
+    """A file is not there, or not there any more."""
+
+
 class UnavailableError(OpsError):
     """Something needed cannot be reached."""
 

@@ -3,17 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from mlflow_server.errors import OpsError
+from mlflow_server.errors import ChangedError
 
 _CHUNK_BYTES = 1024 * 1024
-
-
-class ChangedError(OpsError):
-    """A content was changed while it was read, or is not what was promised."""
-
-
-class VanishedError(OpsError):
-    """A file is not there, or not there any more."""
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from mlflow_server.backup.format import PACKS
 from mlflow_server.backup.locations import Moves, is_proxied
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.errors import BadInputError
+from mlflow_server.errors import BadInputError, DamagedError
 from mlflow_server.uris import mask_uri
 
 _SMALL_BYTES = 8 * 1024 * 1024
@@ -24,10 +24,6 @@ _CHUNK_BYTES = 1024 * 1024
 _GAP_BYTES = 1024 * 1024
 _THREADS = 8
 _AHEAD = 32
-
-
-class _DamagedError(BadInputError):
-    """A pack is not what it was when it was verified."""
 
 
 class Placing:
@@ -112,7 +108,7 @@ class Placing:
     def _end(self, target: "_Target", size_bytes: int, act: Callable[[], None]) -> None:
         try:
             act()
-        except _DamagedError:
+        except DamagedError:
             raise
         except BadInputError as err:  # a name that cannot be there
             self.failed.append((target.shown, err.message))
@@ -222,7 +218,7 @@ class _Pack:
         while left:
             chunk = reader.read(min(left, _CHUNK_BYTES))
             if not chunk:
-                raise _DamagedError(f"{self._shown}: is damaged: it ends too early")
+                raise DamagedError(f"{self._shown}: is damaged: it ends too early")
             digest.update(chunk)
             left -= len(chunk)
             self._at += len(chunk)
@@ -231,7 +227,7 @@ class _Pack:
             yield chunk
         if digest.hexdigest() != content.sha256:
             wrong = shown_path(mask_uri("/".join(content.files[0])))
-            raise _DamagedError(f"{self._shown}: is damaged: the content of {wrong} is another one")
+            raise DamagedError(f"{self._shown}: is damaged: the content of {wrong} is another one")
 
     def _seek(self, offset: int) -> Reader:
         gap = offset - self._at

@@ -267,11 +267,11 @@ def verify(context: Context, archive: str, quick: bool, drill: bool) -> None:
     from mlflow_server.backup.verify import Verification
     from mlflow_server.cli.backup_report import echo_verified, verified_report
     from mlflow_server.cli.progress import show_phases
-    from mlflow_server.store.schema import import_lightly
+    from mlflow_server.store.schema import importing_lightly
 
-    import_lightly()
     os.environ.update(loaded.credentials)
     with (
+        importing_lightly(),
         stop_on_sigterm(),
         find_archive(loaded, archive) as (shelf, name),
         show_phases(context, IN_BYTES) as progress,

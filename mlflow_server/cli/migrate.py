@@ -63,7 +63,7 @@ def command(
     from mlflow_server.cli.migrate_report import echo_migrated, migrated_report
     from mlflow_server.cli.progress import is_watched, show_phases
     from mlflow_server.cli.store import require_store
-    from mlflow_server.store.schema import import_lightly
+    from mlflow_server.store.schema import importing_lightly
     from mlflow_server.uris import parse_artifacts_destination
 
     wanted = loaded.settings.migration
@@ -72,9 +72,9 @@ def command(
             ["TRACKING_SERVER_TO_BACKEND_STORE_URI: is not set: nobody said where to"],
             hint="mlflow-server migrate --to-backend-store-uri postgresql://USER@HOST/DATABASE",
         )
-    import_lightly()
     os.environ.update(loaded.credentials)
     with (
+        importing_lightly(),
         stop_on_sigterm(),
         ExitStack() as stack,
         show_phases(context, IN_BYTES) as progress,

@@ -134,9 +134,8 @@ def command(
     from mlflow_server.backup.selection import Selection
     from mlflow_server.cli.progress import show_phases
     from mlflow_server.cli.restore_report import echo_restored, restored_report
-    from mlflow_server.store.schema import import_lightly
+    from mlflow_server.store.schema import importing_lightly
 
-    import_lightly()
     os.environ.update(loaded.credentials)
     if replace and not dry_run and not yes:
         if not sys.stdin.isatty():
@@ -146,6 +145,7 @@ def command(
             )
         click.confirm("Replace the store that is there?", abort=True, err=True)
     with (
+        importing_lightly(),
         stop_on_sigterm(),
         find_archive(loaded, archive) as (shelf, name),
         show_phases(context, IN_BYTES) as progress,

@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +30,21 @@ INITIALISE_TIMEOUT_S = 60.0
 _NOT_NEEDED = ("numpy", "pandas", "pyarrow", "scipy", "sklearn")
 
 
-def import_lightly() -> None:
-    """Have this process import MLflow without the libraries for data, from now on.
+@contextmanager
+def importing_lightly() -> Iterator[None]:
+    """Have MLflow imported without the libraries for data, where that happens in the block.
 
     They are most of the memory that the import takes, and half of the time. For commands that need
     its schema and nothing else: in a server, MLflow would lack what these libraries are for.
     """
-    for name in _NOT_NEEDED:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    blocked = [name for name in _NOT_NEEDED if name not in sys.modules]
+    for name in blocked:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in blocked:
+            sys.modules.pop(name, None)
 
 
 def initialise(uri: StoreUri, finish: Callable[[], None] = lambda: None) -> bool:

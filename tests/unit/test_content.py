@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_server.artifacts.content import ChangedError, chunks_of, parts_of
+from mlflow_server.artifacts.content import chunks_of, parts_of
 from mlflow_server.artifacts.shown import shown
+from mlflow_server.errors import ChangedError
 
 CHUNKS = st.lists(st.binary(max_size=40), max_size=12)
 

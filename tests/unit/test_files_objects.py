@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from mlflow_server.artifacts.buckets.bucket import Object, Page, Refusal
-from mlflow_server.artifacts.content import Source, VanishedError, chunks_of
+from mlflow_server.artifacts.content import Source, chunks_of
 from mlflow_server.artifacts.files import resuming
 from mlflow_server.artifacts.files.files import File
 from mlflow_server.artifacts.files.objects import ObjectFiles
-from mlflow_server.errors import BadInputError, OpsError, UnavailableError
+from mlflow_server.errors import BadInputError, OpsError, UnavailableError, VanishedError
 from mlflow_server.uris import parse_artifacts_destination
 
 

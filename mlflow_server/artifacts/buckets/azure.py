@@ -10,14 +10,12 @@ from typing import Any
 from mlflow_server.artifacts.azure_client import AzureAccount
 from mlflow_server.artifacts.buckets.bucket import Object, Page, Refusal
 from mlflow_server.artifacts.content import (
-    ChangedError,
     Source,
-    VanishedError,
     chunks_of,
     parts_of,
 )
 from mlflow_server.artifacts.shown import shown
-from mlflow_server.errors import OpsError, UnavailableError
+from mlflow_server.errors import ChangedError, OpsError, UnavailableError, VanishedError
 from mlflow_server.uris import ArtifactUri
 
 PART_BYTES = 8 * 1024 * 1024

@@ -11,15 +11,13 @@ from typing import Any
 
 from mlflow_server.artifacts.buckets.bucket import Object, Page, Refusal
 from mlflow_server.artifacts.content import (
-    ChangedError,
     Source,
-    VanishedError,
     chunks_of,
     parts_of,
 )
 from mlflow_server.artifacts.gcs_client import explained, make_client
 from mlflow_server.artifacts.shown import shown
-from mlflow_server.errors import OpsError, UnavailableError
+from mlflow_server.errors import ChangedError, OpsError, UnavailableError, VanishedError
 
 _TIMEOUTS_S = (5, 60)
 # How long a listing is tried again.

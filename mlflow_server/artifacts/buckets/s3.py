@@ -10,15 +10,20 @@ from typing import Any
 
 from mlflow_server.artifacts.buckets.bucket import Object, Page, Refusal
 from mlflow_server.artifacts.content import (
-    ChangedError,
     Source,
-    VanishedError,
     chunks_of,
     parts_of,
 )
 from mlflow_server.artifacts.s3_client import explained, make_client, name_bucket
 from mlflow_server.artifacts.shown import shown
-from mlflow_server.errors import BadInputError, OpsError, SettingsError, UnavailableError
+from mlflow_server.errors import (
+    BadInputError,
+    ChangedError,
+    OpsError,
+    SettingsError,
+    UnavailableError,
+    VanishedError,
+)
 
 # XML cannot carry these, so DeleteObjects would refuse all keys of the request for one of them.
 _NOT_IN_XML = re.compile("[\x00-\x1f\ufffe\uffff]")

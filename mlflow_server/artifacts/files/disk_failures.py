@@ -3,13 +3,13 @@
 import errno
 import os
 
-from mlflow_server.artifacts.content import VanishedError
 from mlflow_server.artifacts.shown import shown
 from mlflow_server.errors import (
     BadInputError,
     OpsError,
     PermissionDeniedError,
     UnavailableError,
+    VanishedError,
 )
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

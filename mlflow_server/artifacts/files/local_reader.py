@@ -5,11 +5,10 @@ import stat
 from types import TracebackType
 from typing import Self
 
-from mlflow_server.artifacts.content import ChangedError
 from mlflow_server.artifacts.files.disk_failures import explain
 from mlflow_server.artifacts.files.files import File
 from mlflow_server.artifacts.shown import shown
-from mlflow_server.errors import BadInputError
+from mlflow_server.errors import BadInputError, ChangedError
 
 # The most that one call reads on Linux is 2 GiB; a part of it keeps what is asked for together.
 _MOST_AT_ONCE = 1 << 30
