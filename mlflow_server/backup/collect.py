@@ -17,15 +17,10 @@ from mlflow_server.backup.format import INDEX, read_entries
 from mlflow_server.backup.notes import Notes, Stored
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
+from mlflow_server.backup.transfer import AHEAD, SMALL_BYTES, THREADS, iter_chunks
 from mlflow_server.backup.wanted import Found, iter_files
 from mlflow_server.errors import BadInputError, PermissionDeniedError
 
-# Up to this size a content is read as a whole: it may turn out to be stored already.
-_SMALL_BYTES = 8 * 1024 * 1024
-_CHUNK_BYTES = 1024 * 1024
-# Files of an object store that are read at the same time.
-_THREADS = 8
-_AHEAD = 32
 # Of the index: to compress one line takes longer than to make it.
 _LINES_AT_ONCE = 500
 # At a file that is changed meanwhile.
@@ -101,7 +96,7 @@ class Collector:
         """
         self._packs = packs
         lines: list[bytes] = []
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             for found, content in self._read_ahead(pool):
                 try:
                     size_bytes, stored = self._store(found, content)
@@ -129,12 +124,12 @@ class Collector:
         waiting: deque[tuple[Found, Future[bytes] | None]] = deque()
         for found in iter_files(self._notes, self._places, self.result.failed):
             is_remote = not isinstance(found.files, LocalFiles)
-            is_small = found.file.size_bytes <= _SMALL_BYTES
+            is_small = found.file.size_bytes <= SMALL_BYTES
             content = None
             if is_remote and is_small and self._find_known(found) is None:
                 content = pool.submit(found.files.read, found.path)
             waiting.append((found, content))
-            while len(waiting) > (_AHEAD if is_remote else 0):
+            while len(waiting) > (AHEAD if is_remote else 0):
                 yield waiting.popleft()
         yield from waiting
 
@@ -147,7 +142,7 @@ class Collector:
         size_bytes = found.file.size_bytes
         for _ in range(_ATTEMPTS):
             try:
-                if size_bytes > _SMALL_BYTES:
+                if size_bytes > SMALL_BYTES:
                     return self._store_large(found, size_bytes)
                 whole = content.result() if content else found.files.read(found.path)
                 return self._store_small(whole)
@@ -173,7 +168,7 @@ class Collector:
 
         def chunks() -> Iterator[bytes]:
             with found.files.open(found.path) as reader:
-                while chunk := reader.read(_CHUNK_BYTES):
+                for chunk in iter_chunks(reader):
                     digest.update(chunk)
                     self.result.read_bytes += len(chunk)
                     self._progress(self.result.size_bytes)

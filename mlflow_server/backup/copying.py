@@ -1,22 +1,19 @@
 """Copy the artifacts that rows name from one destination to another."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from mlflow_server.artifacts.files import ChangedError, Files, LocalFiles, VanishedError
 from mlflow_server.artifacts.locations import normalised
 from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
+from mlflow_server.backup.transfer import AHEAD, SMALL_BYTES, THREADS, iter_chunks
 from mlflow_server.backup.wanted import Found, iter_files
 from mlflow_server.errors import BadInputError, PermissionDeniedError
-
-_SMALL_BYTES = 8 * 1024 * 1024
-_CHUNK_BYTES = 1024 * 1024
-_THREADS = 8
-_AHEAD = 32
 
 
 @dataclass
@@ -75,8 +72,8 @@ class Copying:
             OpsError: A destination cannot be reached, or the disk is full.
         """
         self.result = Copied()
-        waiting: deque[tuple[Found, Future[None] | None]] = deque()
-        with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: deque[tuple[Found, Callable[[], None] | None]] = deque()
+        with ThreadPoolExecutor(THREADS) as pool:
             for found in iter_files(self._notes, self._source, self.result.failed):
                 try:
                     place = self._find(found)
@@ -92,12 +89,11 @@ class Copying:
                 if is_there:
                     waiting.append((found, None))
                 elif is_local:
-                    task: Future[None] = Future()
-                    _settle(task, found, files, path)
-                    waiting.append((found, task))
+                    waiting.append((found, partial(_copy, found, files, path)))
                 else:
-                    waiting.append((found, pool.submit(_copy, found, files, path)))
-                while len(waiting) > (0 if is_local else _AHEAD):
+                    task = pool.submit(_copy, found, files, path)
+                    waiting.append((found, task.result))
+                while len(waiting) > (0 if is_local else AHEAD):
                     self._end(*waiting.popleft())
             while waiting:
                 self._end(*waiting.popleft())
@@ -130,10 +126,10 @@ class Copying:
         there = files.find(path)
         return there is not None and there.size_bytes == file.size_bytes
 
-    def _end(self, found: Found, task: Future[None] | None) -> None:
+    def _end(self, found: Found, finish: Callable[[], None] | None) -> None:
         try:
-            if task is not None:
-                task.result()
+            if finish is not None:
+                finish()
         except VanishedError:
             self.result.passing.append((found.shown, "vanished while it was read"))
         except ChangedError:
@@ -150,23 +146,10 @@ class Copying:
         self._progress(self.result.size_bytes)
 
 
-def _settle(task: "Future[None]", found: Found, files: Files, path: str) -> None:
-    try:
-        _copy(found, files, path)
-        task.set_result(None)
-    except Exception as err:
-        task.set_exception(err)
-
-
 def _copy(found: Found, files: Files, path: str) -> None:
-    if found.file.size_bytes <= _SMALL_BYTES:
+    if found.file.size_bytes <= SMALL_BYTES:
         content = found.files.read(found.path)
         files.write(path, content, len(content))
         return
     with found.files.open(found.path) as reader:
-
-        def chunks() -> Iterator[bytes]:
-            while chunk := reader.read(_CHUNK_BYTES):
-                yield chunk
-
-        files.write(path, chunks(), reader.file.size_bytes)
+        files.write(path, iter_chunks(reader), reader.file.size_bytes)

@@ -35,15 +35,13 @@ from mlflow_server.backup.reading import LONGEST_LINE
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.shelf import Backup, Shelf
 from mlflow_server.backup.stage import Stage
+from mlflow_server.backup.transfer import Progress
 from mlflow_server.backup.wanted import note_all, noting
 from mlflow_server.errors import BadInputError, UnavailableError
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import Snapshot, snapshot
 from mlflow_server.store.tables import Checksum, Row, Table
 from mlflow_server.uris import ArtifactScheme, ArtifactUri, StoreUri
-
-# What is being done, how far it is, and how far it is at the end if that is known.
-Progress = Callable[[str, int, int | None], None]
 
 _COMPRESSION = 6
 # Half of it are digests; more takes three times as long for a tenth.

@@ -15,15 +15,12 @@ from mlflow_server.backup.format import PACKS
 from mlflow_server.backup.locations import Moves, is_proxied
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf
+from mlflow_server.backup.transfer import AHEAD, CHUNK_BYTES, SMALL_BYTES, THREADS
 from mlflow_server.errors import BadInputError, DamagedError
 from mlflow_server.uris import mask_uri
 
-_SMALL_BYTES = 8 * 1024 * 1024
-_CHUNK_BYTES = 1024 * 1024
 # A gap that is read rather than skipped with another request.
 _GAP_BYTES = 1024 * 1024
-_THREADS = 8
-_AHEAD = 32
 
 
 class Placing:
@@ -71,7 +68,7 @@ class Placing:
             BadInputError: A content is not what it was.
             OpsError: Something cannot be reached, or the disk is full.
         """
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             self._pool = pool
             for pack, contents in catalogue.iter_packs():
                 with _Pack(self._shelf, pack) as source:
@@ -83,7 +80,7 @@ class Placing:
         targets = list(self._targets(content))
         if not targets:
             return
-        if content.size_bytes > _SMALL_BYTES:
+        if content.size_bytes > SMALL_BYTES:
             for target in targets:
                 chunks = source.chunks(content)
                 self._end(target, content.size_bytes, partial(self._write, target, chunks))
@@ -95,7 +92,7 @@ class Placing:
                 self._end(target, len(body), write)
             else:
                 self._waiting.append((target, len(body), self._pool.submit(write)))
-                self._finish(_AHEAD)
+                self._finish(AHEAD)
 
     def _write(self, target: "_Target", source: bytes | Iterator[bytes]) -> None:
         target.files.write(target.path, source)
@@ -216,7 +213,7 @@ class _Pack:
         reader = self._seek(content.offset)
         left = content.size_bytes
         while left:
-            chunk = reader.read(min(left, _CHUNK_BYTES))
+            chunk = reader.read(min(left, CHUNK_BYTES))
             if not chunk:
                 raise DamagedError(f"{self._shown}: is damaged: it ends too early")
             digest.update(chunk)

@@ -11,7 +11,7 @@ from mlflow_server.artifacts.locations import normalised
 from mlflow_server.backup.archived import content_of
 from mlflow_server.backup.catalogue import Catalogue
 from mlflow_server.backup.collect import read_index
-from mlflow_server.backup.create import Creation, Progress
+from mlflow_server.backup.create import Creation
 from mlflow_server.backup.create import Request as BackupRequest
 from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.format import INDEX, DatabaseName, Manifest
@@ -29,6 +29,7 @@ from mlflow_server.backup.targets import (
     require_empty_stores,
     require_replaceable,
 )
+from mlflow_server.backup.transfer import Progress
 from mlflow_server.backup.verify import Verification
 from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SettingsError, UsageError

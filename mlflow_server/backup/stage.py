@@ -1,12 +1,12 @@
 """A backup that is being made: hidden until it is complete."""
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 from mlflow_server.artifacts.files import Files
 from mlflow_server.backup.format import PACKS, SUMS, PackEntry, render_sums, sha256
 from mlflow_server.errors import UnavailableError
+from mlflow_server.store.sqlite_file import sync_path
 
 
 class Stage:
@@ -73,11 +73,11 @@ class Stage:
             return
         (self.folder / SUMS).write_bytes(sums)
         for path in sorted(self.folder.rglob("*")):
-            _sync(path)
-        _sync(self.folder)
-        _sync(self._root / PACKS)
+            sync_path(path)
+        sync_path(self.folder)
+        sync_path(self._root / PACKS)
         self.folder.rename(self._root / self._id)
-        _sync(self._root)
+        sync_path(self._root)
 
     def _keep(self, path: Path, name: str) -> None:
         if self._root is None:
@@ -87,14 +87,6 @@ class Stage:
             return
         target = self._root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(path)
+        sync_path(path)
         path.rename(target)
-        _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_path(target.parent)

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -24,12 +24,9 @@ from mlflow_server.backup.format import (
 from mlflow_server.backup.locations import Moves
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.shelf import Shelf
+from mlflow_server.backup.transfer import CHUNK_BYTES, Progress
 from mlflow_server.errors import BadInputError
 from mlflow_server.uris import mask_uri, parse_store_uri
-
-Progress = Callable[[str, int, int | None], None]
-
-_CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass
@@ -181,7 +178,7 @@ class Verification:
 
         def read(reader: Reader, size: int) -> Iterator[bytes]:
             while size:
-                chunk = reader.read(min(size, _CHUNK_BYTES))
+                chunk = reader.read(min(size, CHUNK_BYTES))
                 if not chunk:
                     raise BadInputError(f"{shown}: is damaged: it ends too early")
                 whole.update(chunk)

@@ -35,9 +35,9 @@ def appearing(path: Path) -> Iterator[Path]:
             owner = path.stat()
             if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
                 os.chown(new, owner.st_uid, owner.st_gid)
-        _fsync(new)
+        sync_path(new)
         new.replace(path)
-        _fsync(path.parent)
+        sync_path(path.parent)
 
 
 def create_unsynced_engine(path: Path) -> "Engine":
@@ -58,7 +58,8 @@ def _without_syncing(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous = OFF")
 
 
-def _fsync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Let a file, or the entries of a folder, outlive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
