@@ -69,6 +69,8 @@ class Shelf:
         self.shown = shown
         # A local one, where files can be moved and locked.
         self.folder = files.root if isinstance(files, LocalFiles) else None
+        # The checksums of the backup whose files are being read: they are many.
+        self._read_of: tuple[str, dict[str, str]] = ("", {})
 
     # --- Reading ---------------------------------------------------------------------------------
 
@@ -134,7 +136,9 @@ class Shelf:
             BadInputError: It is damaged; what was read so far is not to be trusted.
         """
         path = f"{backup_id}/{name}"
-        digest = self.sums(backup_id).get(name)
+        if backup_id != self._read_of[0]:
+            self._read_of = (backup_id, self.sums(backup_id))
+        digest = self._read_of[1].get(name)
         if digest is None or self.files.find(path) is None:
             raise BadInputError(f"{self.shown}/{path}: is missing")
         with self.files.open(path) as reader:
