@@ -14,7 +14,7 @@ class Retention:
         daily: The newest one of each of so many days that have one.
         weekly: The same of weeks (ISO 8601, from Monday).
         monthly: The same of months.
-        minimum: So many are never removed, whatever the rest says.
+        minimum: So many of the newest are never removed, whatever the rest says.
     """
 
     last: int = 0
@@ -54,10 +54,6 @@ def choose_kept(moments: Mapping[str, datetime], retention: Retention) -> dict[s
             if (period := period_of(name)) not in periods:
                 periods.add(period)
                 reasons[name].append(rule)
-    kept = {name: why for name, why in reasons.items() if why}
-    for name in newest_first:
-        if len(kept) >= retention.minimum:
-            break
-        if name not in kept:
-            kept[name] = ["minimum"]
-    return {name: kept[name] for name in newest_first if name in kept}
+    for name in newest_first[: retention.minimum]:
+        reasons[name] = reasons[name] or ["minimum"]
+    return {name: why for name, why in reasons.items() if why}

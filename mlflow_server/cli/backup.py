@@ -294,7 +294,7 @@ def _keep_option(rule: str, what: str) -> Callable[[F], F]:
 @_keep_option("monthly", "the newest of each of so many months")
 @own_option(
     "--keep-at-least",
-    "Never leave fewer than so many.",
+    "Never remove so many of the newest, whatever else is said.",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,

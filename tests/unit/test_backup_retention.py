@@ -88,7 +88,7 @@ def test_what_is_kept(moments: dict[str, datetime], rules: Retention) -> None:
     assert len(kept) >= min(rules.minimum, len(moments))
     newest_first = sorted(moments, key=lambda name: (moments[name], name), reverse=True)
     assert list(kept) == [name for name in newest_first if name in kept]
-    assert set(newest_first[: max(rules.last, 1)]) <= kept.keys()
+    assert set(newest_first[: max(rules.last, rules.minimum)]) <= kept.keys()
     for rule, count, period in (
         ("daily", rules.daily, "%Y-%m-%d"), ("weekly", rules.weekly, "%G-%V"),
         ("monthly", rules.monthly, "%Y-%m"),
@@ -96,6 +96,13 @@ def test_what_is_kept(moments: dict[str, datetime], rules: Retention) -> None:
         periods = dict.fromkeys(moments[name].strftime(period) for name in newest_first)
         named = [moments[name].strftime(period) for name, why in kept.items() if rule in why]
         assert named == list(periods)[:count]
+
+
+def test_the_minimum_are_the_newest_ones() -> None:
+    moments = {"b": NOW, "a": NOW - timedelta(hours=1), "c": NOW - timedelta(days=300)}
+    assert choose_kept(moments, Retention(daily=2, minimum=2)) == {
+        "b": ["daily"], "a": ["minimum"], "c": ["daily"]
+    }  # fmt: skip
 
 
 @given(MOMENTS, RULES, FEW)
