@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 MASK = "***"
 # Query parameters that carry a credential: libpq and driver passwords, and access keys.
@@ -118,7 +117,7 @@ def parse_store_uri(text: str, setting: str = "MLFLOW_BACKEND_STORE_URI") -> Sto
     if dialect is Dialect.SQLITE and url.database and url.database != ":memory:":
         database = url.database
         if database.startswith("file:"):
-            database = url2pathname(urlsplit(database).path)
+            database = unquote(urlsplit(database).path)
         path = Path(database)
     in_memory = path is None or url.query.get("mode") == "memory" or path.name == ":memory:"
     if dialect is Dialect.SQLITE and in_memory:
@@ -223,7 +222,7 @@ def parse_artifacts_destination(text: str, *, plugin_schemes: frozenset[str]) ->
     match = re.match(r"^([A-Za-z][A-Za-z0-9+.-]+):", text)
     if match is None:
         # MLflow 3.17.2 `utils/file_utils.py` `local_file_uri_to_path` decodes paths, too.
-        return ArtifactUri(text, ArtifactScheme.LOCAL, Path(url2pathname(text)), "", "", shown)
+        return ArtifactUri(text, ArtifactScheme.LOCAL, Path(unquote(text)), "", "", shown)
     scheme = match[1].lower()
     try:
         parts = urlsplit(text)
@@ -232,7 +231,7 @@ def parse_artifacts_destination(text: str, *, plugin_schemes: frozenset[str]) ->
     if scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise ValueError("names a host; write file:///absolute/path")
-        path = Path(url2pathname(parts.path))
+        path = Path(unquote(parts.path))
         return ArtifactUri(text, ArtifactScheme.LOCAL, path, "", "", shown)
     prefix = parts.path.strip("/")
     if scheme == "mlflow-artifacts":

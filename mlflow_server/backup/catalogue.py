@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 
-from mlflow_server.backup.format import Manifest, is_inside, read_entries
+from mlflow_server.backup.format import Manifest
+from mlflow_server.backup.index import read_files
+from mlflow_server.backup.names import is_inside
 from mlflow_server.backup.scratch import open_scratch
 from mlflow_server.errors import BadInputError
 
@@ -56,7 +58,7 @@ class Catalogue:
         different = BadInputError(f"{shown}: has other files than the manifest says")
 
         def rows() -> Iterator[tuple[str, int, int, str, str, str]]:
-            for entry in chain.from_iterable(read_entries(lines, shown) for lines in index):
+            for entry in chain.from_iterable(read_files(lines, shown) for lines in index):
                 if told is None or self.files == told.files:
                     raise different
                 if not is_inside(entry.path):

@@ -1,32 +1,25 @@
 """Put the artifacts that rows name into packs, each content once, and write down where it is."""
 
 import hashlib
-import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from mlflow_server.artifacts.files import (
-    ChangedError,
-    LocalFiles,
-    VanishedError,
-)
-from mlflow_server.backup.format import INDEX, read_entries
-from mlflow_server.backup.notes import Notes, Stored
+from mlflow_server.artifacts.files import ChangedError, File, Files, LocalFiles, VanishedError
+from mlflow_server.backup.index import FileEntry, FolderEntry
+from mlflow_server.backup.notes import KnownFolder, Notes, Stored
 from mlflow_server.backup.packs import PackWriter
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.transfer import AHEAD, SMALL_BYTES, THREADS, iter_chunks
-from mlflow_server.backup.wanted import Found, iter_files
+from mlflow_server.backup.wanted import FoundFolder, iter_folders
 from mlflow_server.errors import BadInputError, PermissionDeniedError
 
-# Of the index: to compress one line takes longer than to make it.
-_LINES_AT_ONCE = 500
+# Of the index, what is written at once.
+_LINES_BYTES = 256 * 1024
 # At a file that is changed meanwhile.
 _ATTEMPTS = 3
-
-_quoted = json.encoder.encode_basestring_ascii
 
 
 @dataclass
@@ -79,12 +72,16 @@ class Collector:
 
     def survey(self) -> Collected:
         """Only count: what there is, and what would be read and stored."""
-        for found in iter_files(self._notes, self._places, self.result.failed):
-            self.result.files += 1
-            self.result.size_bytes += found.file.size_bytes
-            if self._find_known(found) is None:
-                self.result.stored_files += 1
-                self.result.stored_bytes += found.file.size_bytes
+        for part in iter_folders(self._notes, self._places, self.result.failed):
+            stamps = [file.stamp for file in part.listed]
+            stored_before = _Before(self._notes, part, stamps)
+            is_same = stored_before.line is not None
+            for name, file in zip(part.names, part.listed, strict=True):
+                self.result.files += 1
+                self.result.size_bytes += file.size_bytes
+                if not is_same and stored_before.find(name, file.stamp) is None:
+                    self.result.stored_files += 1
+                    self.result.stored_bytes += file.size_bytes
         return self.result
 
     def collect(self, packs: PackWriter, index: Index) -> Collected:
@@ -95,79 +92,96 @@ class Collector:
             index: Where it is written down.
         """
         self._packs = packs
-        lines: list[bytes] = []
+        writer = _IndexWriter(index, self.result)
         with ThreadPoolExecutor(THREADS) as pool:
-            for found, content in self._read_ahead(pool):
-                try:
-                    size_bytes, stored = self._store(found, content)
-                except VanishedError:
-                    self.result.passing.append((found.shown, "vanished while it was read"))
-                except ChangedError:
-                    reason = "changes again and again while it is read"
-                    self.result.failed.append((found.shown, reason))
-                except (PermissionDeniedError, BadInputError) as err:
-                    self.result.failed.append((found.shown, err.message))
+            for item in self._read_ahead(pool):
+                if isinstance(item, KnownFolder):
+                    writer.copy(item)
                 else:
-                    self.result.files += 1
-                    self.result.size_bytes += size_bytes
-                    self.result.packs.add(stored.pack)
-                    self._progress(self.result.size_bytes)
-                    lines.append(_line(found, size_bytes, stored))
-                    if len(lines) == _LINES_AT_ONCE:
-                        index.write(b"".join(lines))
-                        lines.clear()
-        index.write(b"".join(lines))
+                    self._collect_file(item, writer)
+                self._progress(self.result.size_bytes)
+        writer.close()
         return self.result
 
-    def _read_ahead(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Found, Future[bytes] | None]]:
+    def _collect_file(self, item: "_Item", writer: "_IndexWriter") -> None:
+        part, name, file, known, content = item
+        try:
+            stamp, stored = file.stamp, known
+            if stored is None:
+                stamp, stored = self._store(part, name, file, content)
+        except VanishedError:
+            self.result.passing.append((part.shown(name), "vanished while it was read"))
+        except ChangedError:
+            reason = "changes again and again while it is read"
+            self.result.failed.append((part.shown(name), reason))
+        except (PermissionDeniedError, BadInputError) as err:
+            self.result.failed.append((part.shown(name), err.message))
+        else:
+            writer.add(part, name, stamp, stored)
+
+    def _read_ahead(self, pool: ThreadPoolExecutor) -> "Iterator[_Item | KnownFolder]":
         """Every file; the small ones of object stores are being read already."""
-        waiting: deque[tuple[Found, Future[bytes] | None]] = deque()
-        for found in iter_files(self._notes, self._places, self.result.failed):
-            is_remote = not isinstance(found.files, LocalFiles)
-            is_small = found.file.size_bytes <= SMALL_BYTES
-            content = None
-            if is_remote and is_small and self._find_known(found) is None:
-                content = pool.submit(found.files.read, found.path)
-            waiting.append((found, content))
+        waiting: deque[_Item | KnownFolder] = deque()
+        for part in iter_folders(self._notes, self._places, self.result.failed):
+            stamps = [file.stamp for file in part.listed]
+            before = _Before(self._notes, part, stamps)
+            is_remote = not isinstance(part.files, LocalFiles)
+            if before.line is not None:
+                waiting.append(before.line)
+            else:
+                for name, file in zip(part.names, part.listed, strict=True):
+                    known, content = before.find(name, file.stamp), None
+                    if is_remote and known is None and file.size_bytes <= SMALL_BYTES:
+                        content = pool.submit(part.files.read, file.path)
+                    waiting.append((part, name, file, known, content))
+                    while len(waiting) > (AHEAD if is_remote else 0):
+                        yield waiting.popleft()
             while len(waiting) > (AHEAD if is_remote else 0):
                 yield waiting.popleft()
         yield from waiting
 
-    def _find_known(self, found: Found) -> tuple[int, Stored] | None:
-        return self._notes.find_known(found.root.location, found.file.path, found.file.stamp)
-
-    def _store(self, found: Found, content: Future[bytes] | None) -> tuple[int, Stored]:
-        if (known := self._find_known(found)) is not None:
-            return known
-        size_bytes = found.file.size_bytes
-        for _ in range(_ATTEMPTS):
+    def _store(
+        self, part: FoundFolder, name: str, file: File, content: Future[bytes] | None
+    ) -> tuple[str, Stored]:
+        """Store a file; gives its stamp as well, because another one may have come meanwhile."""
+        for attempt in range(_ATTEMPTS):
             try:
-                if size_bytes > SMALL_BYTES:
-                    return self._store_large(found, size_bytes)
-                whole = content.result() if content else found.files.read(found.path)
-                return self._store_small(whole)
+                if file.size_bytes > SMALL_BYTES:
+                    return self._store_large(part.files, file)
+                if content is not None:
+                    whole, content = content.result(), None
+                elif isinstance(part.files, LocalFiles):
+                    whole = part.files.read_listed(part.path, name, file)
+                else:
+                    whole = part.files.read(file.path)
+                return file.stamp, self._store_small(whole)
             except ChangedError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
                 # Once more, as it is now: whoever wrote it may be done.
-                again = found.files.find(found.path)
+                again = part.files.find(file.path)
                 if again is None:
-                    raise VanishedError(found.shown) from None
-                size_bytes, content = again.size_bytes, None
-        raise ChangedError(found.shown)
+                    raise VanishedError(part.shown(name)) from None
+                file = again
+        raise AssertionError("the last attempt returns or raises")
 
-    def _store_small(self, content: bytes) -> tuple[int, Stored]:
+    def _store_small(self, content: bytes) -> Stored:
         digest = hashlib.sha256(content).hexdigest()
         self.result.read_bytes += len(content)
         stored = self._notes.find_content(digest)
         if stored is None:
             pack, offset = self._packs.add_whole(content)
-            stored = self._remember(Stored(digest, pack, offset), len(content))
-        return len(content), stored
+            stored = self._remember(Stored(len(content), digest, pack, offset))
+        return stored
 
-    def _store_large(self, found: Found, size_bytes: int) -> tuple[int, Stored]:
+    def _store_large(self, files: Files, file: File) -> tuple[str, Stored]:
         digest = hashlib.sha256()
+        stamp = file.stamp
 
         def chunks() -> Iterator[bytes]:
-            with found.files.open(found.path) as reader:
+            nonlocal stamp
+            with files.open(file.path) as reader:
+                stamp = reader.file.stamp
                 for chunk in iter_chunks(reader):
                     digest.update(chunk)
                     self.result.read_bytes += len(chunk)
@@ -175,49 +189,105 @@ class Collector:
                     yield chunk
 
         try:
-            pack, offset = self._packs.add(chunks(), size_bytes)
+            pack, offset = self._packs.add(chunks(), file.size_bytes)
         except ValueError:
-            raise ChangedError(found.shown) from None
-        stored = Stored(digest.hexdigest(), pack, offset)
+            raise ChangedError(file.path) from None
+        stored = Stored(file.size_bytes, digest.hexdigest(), pack, offset)
         if self._notes.find_content(stored.sha256) is None:
-            self._remember(stored, size_bytes)
-        return size_bytes, stored
+            self._remember(stored)
+        return stamp, stored
 
-    def _remember(self, stored: Stored, size_bytes: int) -> Stored:
+    def _remember(self, stored: Stored) -> Stored:
         self._notes.note_content(stored)
         self.result.stored_files += 1
-        self.result.stored_bytes += size_bytes
+        self.result.stored_bytes += stored.size_bytes
         return stored
 
 
-def _line(found: Found, size_bytes: int, stored: Stored) -> bytes:
-    """An `ArtifactEntry`; what is written here is faster than `json` at so many."""
-    return (
-        f'{{"location":{_quoted(found.root.location)},"path":{_quoted(found.file.path)},'
-        f'"size_bytes":{size_bytes},"sha256":"{stored.sha256}",'
-        f'"stamp":{_quoted(found.file.stamp)},"pack":"{stored.pack}","offset":{stored.offset}}}\n'
-    ).encode()
+# A file, with its name in the folder, its content if that is known, and what reads it otherwise.
+_Item: TypeAlias = tuple[FoundFolder, str, File, Stored | None, Future[bytes] | None]
 
 
-def read_index(
-    index: Iterable[Sequence[bytes]],
-) -> Iterator[tuple[str, str, str, int, str, str, int]]:
-    """The files of an index, as `Notes.note_known` takes them.
+class _Before:
+    """What the backup before has of the files of a folder.
+
+    Attributes:
+        line: All of it, when nothing was changed.
+    """
+
+    def __init__(self, notes: Notes, part: FoundFolder, stamps: list[str]) -> None:
+        self._notes = notes
+        self._part = part
+        self._known = self._look(part.names[0])
+        self.line = None
+        if self._known is not None and self._known.is_same(part.names, stamps):
+            self.line = self._known
+
+    def find(self, name: str, stamp: str) -> Stored | None:
+        """The content of a file that was not changed."""
+        if self._known is None:
+            return None
+        if self._known.until is not None and name >= self._known.until:
+            self._known = self._look(name)
+        return self._known.find(name, stamp) if self._known is not None else None
+
+    def _look(self, name: str) -> KnownFolder | None:
+        return self._notes.find_folder(self._part.root.location, self._part.folder, name)
+
+
+class _IndexWriter:
+    """Writes down where files are, those of a folder together.
 
     Args:
-        index: Its lines, some at a time.
-
-    Raises:
-        BadInputError: One is no such line.
+        index: Where to.
+        result: Counts them.
     """
-    for lines in index:
-        for entry in read_entries(lines, INDEX):
-            yield (
-                entry.location,
-                entry.path,
-                entry.stamp,
-                entry.size_bytes,
-                entry.sha256,
-                entry.pack,
-                entry.offset,
+
+    def __init__(self, index: Index, result: Collected) -> None:
+        self._index = index
+        self._result = result
+        self._part: FoundFolder | None = None
+        self._packs: dict[str, int] = {}
+        self._files: list[FileEntry] = []
+        self._lines: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, part: FoundFolder, name: str, stamp: str, stored: Stored) -> None:
+        """Add a file; those of a part come one after the other."""
+        if part is not self._part:
+            self._end_folder()
+            self._part = part
+        size_bytes, digest, pack, offset = stored
+        number = self._packs.setdefault(pack, len(self._packs))
+        self._files.append((name, size_bytes, digest, stamp, number, offset))
+        self._result.size_bytes += size_bytes
+
+    def copy(self, known: KnownFolder) -> None:
+        """Add a folder as it is in the index of the backup before."""
+        self._end_folder()
+        self._result.files += known.files
+        self._result.size_bytes += known.size_bytes
+        self._result.packs.update(known.packs)
+        self._write(known.line)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._end_folder()
+        self._index.write(b"".join(self._lines))
+
+    def _end_folder(self) -> None:
+        if self._part is not None and self._files:
+            self._result.files += len(self._files)
+            self._result.packs.update(self._packs)
+            root, folder = self._part.root, self._part.folder
+            self._write(
+                FolderEntry(root.location, folder, list(self._packs), self._files).as_line()
             )
+        self._part, self._packs, self._files = None, {}, []
+
+    def _write(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._bytes += len(line)
+        if self._bytes >= _LINES_BYTES:
+            self._index.write(b"".join(self._lines))
+            self._lines, self._bytes = [], 0

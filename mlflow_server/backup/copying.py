@@ -119,7 +119,7 @@ class Copying:
 
     def _is_there(self, found: Found, files: Files, path: str) -> bool:
         location, file = found.root.location, found.file
-        if self._notes.find_known(location, file.path, file.stamp) is not None:
+        if self._notes.is_copied(location, file.path, file.stamp):
             return True
         if not self._is_resumed:
             return False

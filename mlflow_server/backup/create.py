@@ -1,51 +1,50 @@
 """`backup create`: every table in one snapshot, then the artifacts that rows name."""
 
-import gzip
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote
 
 from mlflow_server import __version__
-from mlflow_server.backup.collect import Collected, Collector, read_index
+from mlflow_server.artifacts.locations import root_of
+from mlflow_server.backup.artifacts import Base, Outcome, Task
+from mlflow_server.backup.beside import Gathering
+from mlflow_server.backup.collect import Collected
+from mlflow_server.backup.compressed import compressed
 from mlflow_server.backup.format import (
-    FORMAT,
-    INDEX,
-    MANIFEST,
-    PACKS,
     ArtifactsEntry,
     ColumnEntry,
     DatabaseEntry,
-    DatabaseName,
     Manifest,
     PackEntry,
-    Scope,
     TableEntry,
+)
+from mlflow_server.backup.names import (
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    DatabaseName,
+    Scope,
     make_id,
 )
-from mlflow_server.backup.notes import Notes
-from mlflow_server.backup.packs import PackWriter
-from mlflow_server.backup.places import Places
+from mlflow_server.backup.naming import note_all, noting
 from mlflow_server.backup.reading import LONGEST_LINE
-from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.shelf import Backup, Shelf
 from mlflow_server.backup.stage import Stage
 from mlflow_server.backup.transfer import Progress
-from mlflow_server.backup.wanted import note_all, noting
-from mlflow_server.errors import BadInputError, UnavailableError
+from mlflow_server.errors import BadInputError
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import Snapshot, snapshot
 from mlflow_server.store.tables import Checksum, Row, Table
-from mlflow_server.uris import ArtifactScheme, ArtifactUri, StoreUri
+from mlflow_server.uris import ArtifactUri, StoreUri
 
-_COMPRESSION = 6
-# Half of it are digests; more takes three times as long for a tenth.
-_COMPRESSION_OF_INDEX = 3
+# One more makes half a percent less of it in half as much time again.
+_COMPRESSION = 5
+# So many backups are tried when what the newest one says of its artifacts is damaged.
+_BASES = 5
 # Tables with values that MLflow encrypts, and where a server has the key.
 _KEYS = {
     "secrets": "MLFLOW_CRYPTO_KEK_PASSPHRASE",
@@ -119,22 +118,20 @@ class Creation:
         self._environ = environ
         self._shelf = shelf
         self._progress = progress
-        self._base: Manifest | None = None
-        self._total_bytes: int | None = None
         self._backups: list[Backup] = []
 
     def survey(self) -> Created:
         """What a backup would hold, without making one."""
         self._backups = self._shelf.backups()
         created = self._begin()
-        with scratch_failures(), self._notes(created) as (notes, places):
+        with self._gathering(created, None) as gathering:
             for name, uri in self._request.databases.items():
                 with snapshot(uri) as shot:
                     created.rows[name] = {table.name: shot.count(table) for table in shot.tables}
-                    note_all(notes, shot)
-            if places is not None:
-                self._require_destination(notes, places)
-                created.artifacts = Collector(notes, places, self._tell_bytes).survey()
+                    if gathering is not None:
+                        note_all(gathering, shot)
+            if gathering is not None:
+                self._take_over(created, gathering.finish(self._tell_bytes))
         return created
 
     def run(self) -> Created:
@@ -159,7 +156,7 @@ class Creation:
             self._backups = self._shelf.backups()
             self._shelf.sweep(self._backups)
             created = self._begin()
-            with self._shelf.stage(created.id) as stage, scratch_failures():
+            with self._shelf.stage(created.id) as stage:
                 self._write(created, stage)
                 turn.check()
                 stage.publish()
@@ -174,15 +171,20 @@ class Creation:
 
     def _write(self, created: Created, stage: Stage) -> None:
         started = datetime.now(UTC)
-        databases, packs, artifacts = dict[DatabaseName, DatabaseEntry](), list[PackEntry](), None
-        with self._notes(created) as (notes, places):
-            for name, uri in self._request.databases.items():
+        databases = dict[DatabaseName, DatabaseEntry]()
+        packs, artifacts = list[PackEntry](), None
+        with self._gathering(created, stage.folder) as gathering:
+            uris = self._request.databases
+            for name, uri in uris.items():
                 with snapshot(uri) as shot:
-                    entry = self._write_database(created, name, uri, shot, stage, notes)
+                    writing = _Writing(created, name, uri, shot, stage, self._progress)
+                    is_last = name == list(uris)[-1]
+                    entry = writing.write(gathering, is_last=is_last)
                     databases[DatabaseName(name)] = entry
-            if places is not None:
-                self._require_destination(notes, places)
-                packs, artifacts = self._write_artifacts(created, stage, notes, places)
+            if gathering is not None:
+                outcome = gathering.finish(self._tell_bytes)
+                packs, artifacts = self._take_over(created, outcome)
+                stage.keep(INDEX, outcome.index_sha256)
         manifest = Manifest(
             format=FORMAT,
             id=created.id,
@@ -197,69 +199,146 @@ class Creation:
             packs=tuple(packs),
             warnings=tuple(created.warnings),
         )
-        stage.require_packs(packs)
+        stage.require_packs((pack.file, pack.size_bytes) for pack in packs)
         stage.write(MANIFEST, manifest.as_json())
 
-    # --- Tables ----------------------------------------------------------------------------------
+    # --- Artifacts -------------------------------------------------------------------------------
 
-    def _write_database(
-        self, created: Created, name: str, uri: StoreUri, shot: Snapshot, stage: Stage, notes: Notes
-    ) -> DatabaseEntry:
-        entries = []
-        total, done = sum(map(shot.count, shot.tables)), 0
+    @contextmanager
+    def _gathering(self, created: Created, folder: Path | None) -> Iterator[Gathering | None]:
+        if not self._request.wants_artifacts:
+            yield None
+            return
+        task = Task(
+            self._destination,
+            created.id,
+            folder,
+            tuple(self._bases(created)),
+            looks_ahead=self._request.looks_ahead,
+        )
+        with closing(Gathering(task, self._shelf, self._environ)) as gathering:
+            yield gathering
 
-        def tell(rows: int) -> None:
-            nonlocal done
-            done += rows
-            self._progress(f"tables of {name}", done, max(total, done))
+    def _bases(self, created: Created) -> Iterator[Base]:
+        """The newest backups with artifacts.
 
-        for table in shot.tables:
-            entry = self._write_table(name, table, shot.rows(table), stage, notes, tell)
-            entries.append(entry)
-            created.table_bytes += (stage.folder / entry.file).stat().st_size
-            stage.keep(entry.file, entry.sha256)
-            created.rows.setdefault(name, {})[table.name] = entry.rows
-            if not table.known:
-                created.warnings.append(
-                    f"{uri.shown}: MLflow has no table {table.name!r}; it is kept all the same"
-                )
-            if entry.rows and (key := _KEYS.get(table.name)):
-                created.warnings.append(
-                    f"the {table.name} are as MLflow encrypted them: whoever restores this needs "
-                    f"the key of the server ({key}), which is not in it"
-                )
+        First those of this destination: several stores may have their backups here.
+        """
+        if self._request.scope is Scope.FULL:
+            return
+        for backup in self._backups:
+            if backup.manifest is None:
+                created.warnings.append(f"{backup.problem}; artifacts are not taken from it")
+        root = root_of(self._destination)
+        found = sorted(self._backups, key=lambda b: (b.is_of(root), b.id), reverse=True)
+        manifests = [b.manifest for b in found if b.manifest and b.manifest.artifacts]
+        for manifest in manifests[:_BASES]:
+            if (told := manifest.artifacts) is not None:
+                packs = tuple((pack.file, pack.size_bytes) for pack in manifest.packs)
+                yield Base(manifest.id, told.root, told.files, told.size_bytes, packs)
+
+    def _take_over(
+        self, created: Created, outcome: Outcome
+    ) -> tuple[list[PackEntry], ArtifactsEntry]:
+        """Say what has become of the artifacts."""
+        created.artifacts = found = outcome.found
+        created.warnings += outcome.warnings
+        packs = [PackEntry.model_validate(pack._asdict()) for pack in outcome.packs]
+        if outcome.base is not None:
+            created.scope, created.base = Scope.INCREMENTAL, outcome.base
+            before = [b.manifest for b in self._backups if b.manifest and b.id == outcome.base]
+            packs += [pack for pack in before[0].packs if pack.file in found.packs]
+        return packs, ArtifactsEntry(
+            destination=self._destination.shown,
+            root=outcome.root,
+            files=found.files,
+            size_bytes=found.size_bytes,
+            stored_files=found.stored_files,
+            stored_bytes=found.stored_bytes,
+        )
+
+    def _tell_bytes(self, done: int, total: int | None) -> None:
+        self._progress("artifacts", done, total)
+
+
+class _Writing:
+    """The tables of one database.
+
+    Args:
+        created: Takes what was done.
+        name: What the database is: `backend`, `registry` or `auth`.
+        uri: Where it is.
+        shot: What is in it.
+        stage: Takes the files.
+        progress: Told how far it is.
+    """
+
+    def __init__(
+        self,
+        created: Created,
+        name: str,
+        uri: StoreUri,
+        shot: Snapshot,
+        stage: Stage,
+        progress: Progress,
+    ) -> None:
+        self._created = created
+        self._name = name
+        self._uri = uri
+        self._shot = shot
+        self._stage = stage
+        self._progress = progress
+        self._total = sum(map(shot.count, shot.tables))
+        self._done = 0
+
+    def write(self, gathering: Gathering | None, *, is_last: bool) -> DatabaseEntry:
+        """Write them all.
+
+        Args:
+            gathering: Takes the locations in them.
+            is_last: No other database follows.
+        """
+        notes = {table.name: noting(gathering, table) if gathering else None
+                 for table in self._shot.tables}  # fmt: skip
+        # Those that have locations first: then the artifacts can be begun with.
+        in_order = sorted(self._shot.tables, key=lambda table: notes[table.name] is None)
+        entries = {}
+        is_begun = gathering is None or not is_last
+        for table in in_order:
+            note = notes[table.name]
+            if note is None and not is_begun and gathering is not None:
+                gathering.begin()
+                is_begun = True
+            entries[table.name] = self._write_table(table, note)
+        if not is_begun and gathering is not None:
+            gathering.begin()
         return DatabaseEntry(
-            dialect=uri.dialect.value,
-            revision=shot.revision,
-            auth_revision=shot.auth_revision,
-            tables=tuple(entries),
+            dialect=self._uri.dialect.value,
+            revision=self._shot.revision,
+            auth_revision=self._shot.auth_revision,
+            tables=tuple(entries[table.name] for table in self._shot.tables),
         )
 
     def _write_table(
-        self,
-        database: str,
-        table: Table,
-        batches: Iterable[list[Row]],
-        stage: Stage,
-        notes: Notes,
-        tell: Callable[[int], None],
+        self, table: Table, note: Callable[[Iterable[Row]], None] | None
     ) -> TableEntry:
-        file = f"tables/{database}/{quote(table.name, safe='')}.jsonl.gz"
+        file = f"tables/{self._name}/{quote(table.name, safe='')}.jsonl.gz"
         checksum = Checksum(table)
-        note = noting(notes, table) if self._request.wants_artifacts else None
-        with _compressed(stage.folder / file) as (lines, digest):
-            for rows in batches:
+        with compressed(self._stage.folder / file, _COMPRESSION) as lines:
+            for rows in self._shot.rows(table):
                 content = b"".join(checksum.add(rows))
                 if len(content) > LONGEST_LINE:  # what could not be read again is no backup
                     raise BadInputError(f"table {table.name}: its rows are too long")
                 lines.write(content)
                 if note is not None:
                     note(rows)
-                tell(len(rows))
-        return TableEntry(
+                self._done += len(rows)
+                total = max(self._total, self._done)
+                self._progress(f"tables of {self._name}", self._done, total)
+        entry = TableEntry(
             name=table.name,
             file=file,
-            sha256=digest(),
+            sha256=lines.sha256,
             rows=checksum.rows,
             checksum=checksum.text,
             columns=tuple(
@@ -268,121 +347,20 @@ class Creation:
             key=table.key,
             known=table.known,
         )
+        self._note(entry)
+        self._stage.keep(entry.file, entry.sha256)
+        return entry
 
-    # --- Artifacts -------------------------------------------------------------------------------
-
-    @contextmanager
-    def _notes(self, created: Created) -> Iterator[tuple[Notes, Places | None]]:
-        places = Places(self._destination, self._environ)
-        notes = Notes(places.root)
-        try:
-            if self._request.wants_artifacts and self._request.scope is Scope.INCREMENTAL:
-                self._remember_base(created, notes, places.root)
-            yield notes, places if self._request.wants_artifacts else None
-        finally:
-            notes.close()
-            places.close()
-
-    def _remember_base(self, created: Created, notes: Notes, root: str) -> None:
-        """Take the newest backup with artifacts for the base, as far as it is sound.
-
-        One of this destination if there is any: several stores may have their backups here.
-        """
-        there = {file.path: file.size_bytes for file in self._shelf.packs()}
-        for backup in self._backups:
-            if backup.manifest is None:
-                created.warnings.append(f"{backup.problem}; artifacts are not taken from it")
-        for backup in sorted(self._backups, key=lambda b: (b.is_of(root), b.id), reverse=True):
-            if backup.manifest is None or backup.manifest.artifacts is None:
-                continue
-            packs = backup.manifest.packs
-            sound = {p.file for p in packs if there.get(f"{PACKS}/{p.file}") == p.size_bytes}
-            for pack in packs:
-                if pack.file not in sound:
-                    created.warnings.append(
-                        f"{self._shelf.shown}/{PACKS}/{pack.file}: is missing or damaged; the "
-                        "artifacts in it are read anew"
-                    )
-            try:
-                lines = self._shelf.lines(backup.id, INDEX)
-                notes.note_known(entry for entry in read_index(lines) if entry[5] in sound)
-            except BadInputError as err:
-                notes.forget_known()
-                created.warnings.append(f"{err.message}; artifacts are not taken from it")
-                continue
-            created.scope, created.base = Scope.INCREMENTAL, backup.id
-            self._base = backup.manifest
-            return
-
-    def _require_destination(self, notes: Notes, places: Places) -> None:
-        """An unmounted volume looks like a destination whose files are all gone."""
-        if self._destination.scheme is not ArtifactScheme.LOCAL or Path(places.root).is_dir():
-            return
-        if notes.names_any(places.root):
-            raise UnavailableError(
-                f"MLFLOW_ARTIFACTS_DESTINATION: {places.root} is not there, although rows name "
-                "artifacts in it: perhaps a volume is not mounted",
-                hint="mount it; for the database alone: --no-artifacts",
+    def _note(self, entry: TableEntry) -> None:
+        created = self._created
+        created.table_bytes += (self._stage.folder / entry.file).stat().st_size
+        created.rows.setdefault(self._name, {})[entry.name] = entry.rows
+        if not entry.known:
+            created.warnings.append(
+                f"{self._uri.shown}: MLflow has no table {entry.name!r}; it is kept all the same"
             )
-
-    def _write_artifacts(
-        self, created: Created, stage: Stage, notes: Notes, places: Places
-    ) -> tuple[list[PackEntry], ArtifactsEntry]:
-        if self._request.looks_ahead:
-            self._total_bytes = Collector(notes, places, lambda done: None).survey().size_bytes
-        elif self._base is not None and self._base.artifacts is not None:
-            self._total_bytes = self._base.artifacts.size_bytes
-        writer = PackWriter(created.id, stage.folder, stage.keep_pack)
-        with _compressed(stage.folder / INDEX, _COMPRESSION_OF_INDEX) as (index, digest):
-            found = Collector(notes, places, self._tell_bytes).collect(writer, index)
-            packs = writer.close()
-        stage.keep(INDEX, digest())
-        created.artifacts = found
-        if self._base is not None:
-            told = self._base.artifacts
-            if not found.files and told and told.files and told.root == places.root:
-                raise UnavailableError(
-                    f"{self._destination.shown}: no artifact is there, although the backup "
-                    f"{self._base.id} has {told.files}: perhaps a volume is not "
-                    "mounted",
-                    hint="mount it; if they are gone for good: --full",
-                )
-            packs += [pack for pack in self._base.packs if pack.file in found.packs]
-        return packs, ArtifactsEntry(
-            destination=self._destination.shown,
-            root=places.root,
-            files=found.files,
-            size_bytes=found.size_bytes,
-            stored_files=found.stored_files,
-            stored_bytes=found.stored_bytes,
-        )
-
-    def _tell_bytes(self, done: int) -> None:
-        self._progress("artifacts", done, self._total_bytes)
-
-
-@contextmanager
-def _compressed(
-    path: Path, level: int = _COMPRESSION
-) -> Iterator[tuple[gzip.GzipFile, Callable[[], str]]]:
-    """A file to write lines to, compressed, and what tells the digest of it once it is closed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        hashing = _Hashing(file)
-        with gzip.GzipFile("", "wb", level, hashing, mtime=0) as lines:
-            yield lines, lambda: hashing.digest.hexdigest()
-
-
-class _Hashing:
-    """A file that knows the digest of what was written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        self.digest.update(content)
-        return self._file.write(content)
-
-    def flush(self) -> None:
-        self._file.flush()
+        if entry.rows and (key := _KEYS.get(entry.name)):
+            created.warnings.append(
+                f"the {entry.name} are as MLflow encrypted them: whoever restores this needs "
+                f"the key of the server ({key}), which is not in it"
+            )

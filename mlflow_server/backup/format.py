@@ -1,10 +1,6 @@
-"""The names and documents of an archive: `docs/design/backup.md`. Pure."""
+"""The documents of an archive: `docs/design/backup.md`. Pure."""
 
-import hashlib
-import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Mapping
 from typing import Annotated, Self, TypeVar
 
 from pydantic import (
@@ -14,30 +10,20 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
 
+from mlflow_server.backup.names import FORMAT, ID, DatabaseName, Scope
 from mlflow_server.errors import BadInputError
 from mlflow_server.store.revision import VERSION_TABLE
 from mlflow_server.store.tables import Kind
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-INDEX = "artifacts.jsonl.gz"
-SUMS = "SHA256SUMS"
-PACKS = ".packs"
-UNFINISHED = ".unfinished-"
-
-_LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_ID = rf"[0-9]{{8}}T[0-9]{{6}}Z(-{_LABEL})?"
 _TABLE_FILE = r"tables/[a-z]+/[A-Za-z0-9_.~%-]+\.jsonl\.gz"
-_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Checksum = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-BackupId = Annotated[str, StringConstraints(pattern=rf"^{_ID}$")]
+BackupId = Annotated[str, StringConstraints(pattern=rf"^{ID}$")]
 # No more than databases and disks count up to.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -48,21 +34,6 @@ def _unique(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) != len(values):
         raise ValueError("has something twice")
     return values
-
-
-class Scope(StrEnum):
-    """What a backup stored anew."""
-
-    FULL = "full"
-    INCREMENTAL = "incremental"
-
-
-class DatabaseName(StrEnum):
-    """What a database of a server is."""
-
-    BACKEND = "backend"
-    REGISTRY = "registry"
-    AUTH = "auth"
 
 
 class _Document(BaseModel):
@@ -141,7 +112,7 @@ class PackEntry(_Document):
         sha256: Of all of it.
     """
 
-    file: Annotated[str, StringConstraints(pattern=rf"^{_ID}/[0-9]{{5,}}\.tar$")]
+    file: Annotated[str, StringConstraints(pattern=rf"^{ID}/[0-9]{{5,}}\.tar$")]
     size_bytes: Count
     sha256: Sha256
 
@@ -217,70 +188,6 @@ class Manifest(_Document):
         return self.model_dump_json(indent=2).encode() + b"\n"
 
 
-class ArtifactEntry(_Document):
-    """A file, as a line of the index.
-
-    Args:
-        location: What it lies below, as a row has it.
-        path: From there to the file.
-        size_bytes: How long it is.
-        sha256: Of its content.
-        stamp: Tells that it was not changed since; means nothing anywhere else.
-        pack: Which pack has the content.
-        offset: From where on, bytes.
-    """
-
-    location: str
-    path: str
-    size_bytes: Count
-    sha256: Sha256
-    stamp: str
-    pack: str
-    offset: Count
-
-
-_ENTRIES = TypeAdapter(list[ArtifactEntry])
-
-
-def read_entries(lines: Sequence[bytes], shown: str) -> list[ArtifactEntry]:
-    """Understand lines of an index, whoever wrote it.
-
-    Args:
-        lines: Some.
-        shown: Which file, for messages.
-
-    Raises:
-        BadInputError: One is no such line.
-    """
-    try:
-        entries = _ENTRIES.validate_json(b"[%s]" % b",".join(lines))
-    except ValidationError:
-        entries = []
-    if len(entries) != len(lines):
-        raise BadInputError(f"{shown}: a line is damaged")
-    return entries
-
-
-def make_id(moment: datetime, label: str | None) -> str:
-    """The name of a backup that begins now.
-
-    Args:
-        moment: Now, in UTC.
-        label: What its maker calls it.
-    """
-    return f"{moment:%Y%m%dT%H%M%SZ}" + (f"-{label}" if label else "")
-
-
-def is_id(name: str) -> bool:
-    """True for what a backup can be called."""
-    return re.fullmatch(_ID, name) is not None
-
-
-def is_label(text: str) -> bool:
-    """True for what may follow the time in the name of a backup."""
-    return re.fullmatch(_LABEL, text) is not None
-
-
 def read_manifest(content: bytes, shown: str) -> Manifest:
     """Understand a manifest, whoever wrote it.
 
@@ -306,47 +213,3 @@ def read_manifest(content: bytes, shown: str) -> Manifest:
 
 class _Head(_Document):
     format: Annotated[int, Field(ge=1)]
-
-
-def render_sums(sums: Mapping[str, str]) -> bytes:
-    """`SHA256SUMS` of files, as `sha256sum` writes it.
-
-    Args:
-        sums: Hexadecimal digests by relative path.
-    """
-    return "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items())).encode()
-
-
-def read_sums(content: bytes, shown: str) -> dict[str, str]:
-    """Understand `SHA256SUMS`.
-
-    Args:
-        content: Of the file.
-        shown: Which file, for messages.
-
-    Raises:
-        BadInputError: A line is not as `render_sums` writes them.
-    """
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = ""
-    sums = {path: digest for digest, path in _SUM_LINE.findall(text)}
-    if not sums or render_sums(sums) != content:
-        raise BadInputError(f"{shown}: is damaged")
-    return sums
-
-
-def is_inside(path: str) -> bool:
-    """True for a relative path that leads to something below where it starts.
-
-    A part in the middle may be empty: buckets have such keys.
-    """
-    parts = path.split("/")
-    is_relative = bool(parts[0] and parts[-1])
-    return is_relative and {".", ".."}.isdisjoint(parts) and "\0" not in path
-
-
-def sha256(content: bytes) -> str:
-    """Hexadecimal digest."""
-    return hashlib.sha256(content).hexdigest()

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from mlflow_server.backup.copying import Copied, Copying
 from mlflow_server.backup.fill import Content, Filled, filled
 from mlflow_server.backup.locations import Moves, as_location
+from mlflow_server.backup.naming import note_all
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.targets import Arrival, locked, require_different, require_empty_stores
 from mlflow_server.backup.transfer import Progress
-from mlflow_server.backup.wanted import note_all
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.snapshot import snapshot
 from mlflow_server.uris import ArtifactUri, StoreUri

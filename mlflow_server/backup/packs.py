@@ -4,14 +4,30 @@ import hashlib
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-from mlflow_server.backup.format import PackEntry
+from typing import NamedTuple
 
 PACK_BYTES = 64 * 1024 * 1024
 _BLOCK = 512
 _END = b"\0" * 2 * _BLOCK
+_PADDING = b"\0" * _BLOCK
 # Larger sizes do not fit the eleven octal digits of the header (POSIX ustar).
 _LARGEST_OCTAL = 8**11 - 1
+# Of small contents, what is written at once.
+_WRITE_BYTES = 1024 * 1024
+
+
+class Pack(NamedTuple):
+    """A finished pack.
+
+    Args:
+        file: Relative to the folder of packs.
+        size_bytes: How long it is.
+        sha256: Of all of it, hexadecimal.
+    """
+
+    file: str
+    size_bytes: int
+    sha256: str
 
 
 class PackWriter:
@@ -37,8 +53,8 @@ class PackWriter:
         self._folder = folder
         self._keep = keep
         self._pack_bytes = pack_bytes
-        self._open: _Pack | None = None
-        self.finished: list[PackEntry] = []
+        self._open: _OpenPack | None = None
+        self.finished: list[Pack] = []
 
     def add(self, chunks: Iterable[bytes], size_bytes: int) -> tuple[str, int]:
         """Store a content.
@@ -62,7 +78,7 @@ class PackWriter:
         pack = self._pack_for(len(content))
         return pack.name, pack.add_whole(content)
 
-    def close(self) -> list[PackEntry]:
+    def close(self) -> list[Pack]:
         """Finish the last pack.
 
         Returns:
@@ -72,23 +88,23 @@ class PackWriter:
             self._finish(self._open)
         return self.finished
 
-    def _pack_for(self, size_bytes: int) -> "_Pack":
+    def _pack_for(self, size_bytes: int) -> "_OpenPack":
         pack = self._open
         if pack is not None and pack.size_bytes + size_bytes > self._pack_bytes:
             self._finish(pack)
             pack = None
         if pack is None:
             name = f"{self._backup_id}/{len(self.finished) + 1:05d}.tar"
-            pack = self._open = _Pack(name, self._folder / Path(name).name)
+            pack = self._open = _OpenPack(name, self._folder / Path(name).name)
         return pack
 
-    def _finish(self, pack: "_Pack") -> None:
+    def _finish(self, pack: "_OpenPack") -> None:
         self._open = None
         self.finished.append(pack.finish())
         self._keep(pack.path, pack.name)
 
 
-class _Pack:
+class _OpenPack:
     """A tar file that is being written. Its members are numbered."""
 
     def __init__(self, name: str, path: Path) -> None:
@@ -97,9 +113,13 @@ class _Pack:
         self.size_bytes = 0
         self._members = 0
         self._digest = hashlib.sha256()
-        self._file = path.open("wb")
+        self._file = path.open("wb", buffering=0)
+        # To write each of many small ones, and to hash it, would take longer than to read it.
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
 
     def add(self, chunks: Iterable[bytes], size_bytes: int) -> int:
+        self._write_waiting()
         before = self.size_bytes, self._digest.copy()
         try:
             self._write(_header(self._members + 1, size_bytes))
@@ -118,23 +138,38 @@ class _Pack:
         return offset
 
     def add_whole(self, content: bytes) -> int:
-        size_bytes, header = len(content), _header(self._members + 1, len(content))
-        offset = self.size_bytes + len(header)
-        self._write(b"".join((header, content, b"\0" * (-size_bytes % _BLOCK))))
         self._members += 1
+        size_bytes, header = len(content), _header(self._members, len(content))
+        offset = self.size_bytes + len(header)
+        rest = -size_bytes % _BLOCK
+        self._waiting += (header, content, _PADDING[:rest])
+        length = len(header) + size_bytes + rest
+        self.size_bytes += length
+        self._waiting_bytes += length
+        if self._waiting_bytes >= _WRITE_BYTES:
+            self._write_waiting()
         return offset
 
-    def finish(self) -> PackEntry:
+    def finish(self) -> Pack:
+        self._write_waiting()
         self._write(_END)
         self._file.close()
-        return PackEntry(
-            file=self.name, size_bytes=self.size_bytes, sha256=self._digest.hexdigest()
-        )
+        return Pack(self.name, self.size_bytes, self._digest.hexdigest())
+
+    def _write_waiting(self) -> None:
+        content = b"".join(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
+        self._write_out(content)
 
     def _write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._digest.update(content)
+        self._write_out(content)
         self.size_bytes += len(content)
+
+    def _write_out(self, content: bytes) -> None:
+        self._digest.update(content)
+        left = memoryview(content)
+        while left:
+            left = left[self._file.write(left) :]
 
 
 def _header(number: int, size_bytes: int) -> bytes:

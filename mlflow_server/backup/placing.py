@@ -11,8 +11,8 @@ from mlflow_server.artifacts.files import Files, LocalFiles, Reader
 from mlflow_server.artifacts.locations import PROXIED, normalised
 from mlflow_server.artifacts.shown import shown as shown_path
 from mlflow_server.backup.catalogue import Catalogue, Content
-from mlflow_server.backup.format import PACKS
 from mlflow_server.backup.locations import Moves, is_proxied
+from mlflow_server.backup.names import PACKS
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.backup.transfer import AHEAD, CHUNK_BYTES, SMALL_BYTES, THREADS

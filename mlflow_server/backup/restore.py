@@ -10,12 +10,14 @@ from typing import TypeAlias
 from mlflow_server.artifacts.locations import normalised
 from mlflow_server.backup.archived import content_of
 from mlflow_server.backup.catalogue import Catalogue
-from mlflow_server.backup.collect import read_index
 from mlflow_server.backup.create import Creation
 from mlflow_server.backup.create import Request as BackupRequest
 from mlflow_server.backup.fill import Content, Filled, filled
-from mlflow_server.backup.format import INDEX, DatabaseName, Manifest
+from mlflow_server.backup.format import Manifest
+from mlflow_server.backup.index import read_files
 from mlflow_server.backup.locations import Moves, as_location
+from mlflow_server.backup.names import INDEX, DatabaseName
+from mlflow_server.backup.naming import note_all
 from mlflow_server.backup.notes import Notes
 from mlflow_server.backup.places import Places
 from mlflow_server.backup.placing import Placing
@@ -31,7 +33,6 @@ from mlflow_server.backup.targets import (
 )
 from mlflow_server.backup.transfer import Progress
 from mlflow_server.backup.verify import Verification
-from mlflow_server.backup.wanted import note_all
 from mlflow_server.errors import BadInputError, SettingsError, UsageError
 from mlflow_server.store.load import require_makeable
 from mlflow_server.store.snapshot import snapshot
@@ -152,12 +153,11 @@ class Restoration:
                 table.name: sum(map(len, part.rows(table))) for table in part.tables
             }
         if artifacts is not None:
-            for location, path, _, size_bytes, *_ in read_index(
-                self._shelf.lines(manifest.id, INDEX)
-            ):
-                if wants(location, path):
-                    result.files += 1
-                    result.size_bytes += size_bytes
+            for lines in self._shelf.lines(manifest.id, INDEX):
+                for file in read_files(lines, INDEX):
+                    if wants(file.location, file.path):
+                        result.files += 1
+                        result.size_bytes += file.size_bytes
 
     def run(self) -> Restored:
         """Restore it.

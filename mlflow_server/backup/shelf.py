@@ -9,24 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow_server.artifacts.files import File, Files, LocalFiles, VanishedError
 from mlflow_server.artifacts.files.disk_failures import explain
-from mlflow_server.backup.format import (
-    MANIFEST,
-    PACKS,
-    SUMS,
-    UNFINISHED,
-    Manifest,
-    is_id,
-    read_manifest,
-    read_sums,
-    sha256,
-)
+from mlflow_server.backup.names import MANIFEST, PACKS, SUMS, UNFINISHED, is_id, read_sums, sha256
 from mlflow_server.backup.reading import read_lines
 from mlflow_server.backup.stage import Stage
 from mlflow_server.backup.turn import LOCK, MARKER, Turn, taking_turn
 from mlflow_server.errors import BadInputError, OpsError, UnavailableError
+from mlflow_server.uris import ArtifactUri
+
+if TYPE_CHECKING:
+    from mlflow_server.backup.format import Manifest
 
 # Manifests that are read at the same time.
 _THREADS = 8
@@ -46,7 +41,7 @@ class Backup:
     """
 
     id: str
-    manifest: Manifest | None
+    manifest: "Manifest | None"
     problem: str | None = None
     rows: int = 0
 
@@ -61,12 +56,16 @@ class Shelf:
 
     Args:
         files: The folder or prefix.
+        uri: Where that is.
+
+    Attributes:
         shown: Its name in messages, without credentials.
     """
 
-    def __init__(self, files: Files, shown: str) -> None:
+    def __init__(self, files: Files, uri: ArtifactUri) -> None:
         self.files = files
-        self.shown = shown
+        self.uri = uri
+        self.shown = uri.shown.rstrip("/")
         # A local one, where files can be moved and locked.
         self.folder = files.root if isinstance(files, LocalFiles) else None
         # The checksums of the backup whose files are being read: they are many.
@@ -94,13 +93,16 @@ class Shelf:
                 return None
             return Backup(name, None, err.message)
 
-    def manifest(self, backup_id: str) -> Manifest:
+    def manifest(self, backup_id: str) -> "Manifest":
         """The manifest of a backup.
 
         Raises:
             BadInputError: It is damaged, or of a newer format.
             UnavailableError: There is no such backup.
         """
+        # Not above: who only reads lines or writes packs has no use for it.
+        from mlflow_server.backup.format import read_manifest
+
         sums = self.sums(backup_id)
         shown = f"{self.shown}/{backup_id}/{MANIFEST}"
         content = self._read_document(f"{backup_id}/{MANIFEST}")

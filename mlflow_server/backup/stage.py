@@ -1,12 +1,15 @@
 """A backup that is being made: hidden until it is complete."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mlflow_server.artifacts.files import Files
-from mlflow_server.backup.format import PACKS, SUMS, PackEntry, render_sums, sha256
+from mlflow_server.backup.names import PACKS, SUMS, render_sums, sha256
 from mlflow_server.errors import UnavailableError
 from mlflow_server.store.sqlite_file import sync_path
+
+_SYNCED_TOGETHER = 16
 
 
 class Stage:
@@ -50,17 +53,20 @@ class Stage:
         (self.folder / name).write_bytes(content)
         self.keep(name, sha256(content))
 
-    def require_packs(self, packs: Collection[PackEntry]) -> None:
+    def require_packs(self, packs: Iterable[tuple[str, int]]) -> None:
         """Raise unless all packs that the backup needs are there, whoever made them.
+
+        Args:
+            packs: Each with its size, bytes.
 
         Raises:
             UnavailableError: One is not.
         """
         there = {file.path: file.size_bytes for file in self._files.walk(PACKS)}
-        for pack in packs:
-            if there.get(f"{PACKS}/{pack.file}") != pack.size_bytes:
+        for name, size_bytes in packs:
+            if there.get(f"{PACKS}/{name}") != size_bytes:
                 raise UnavailableError(
-                    f"{self._shown}/{PACKS}/{pack.file}: has gone or was changed while the backup "
+                    f"{self._shown}/{PACKS}/{name}: has gone or was changed while the backup "
                     "was made",
                     hint="try again; nobody else may change the backups meanwhile",
                 )
@@ -72,8 +78,9 @@ class Stage:
             self._files.write(f"{self._id}/{SUMS}", sums)
             return
         (self.folder / SUMS).write_bytes(sums)
-        for path in sorted(self.folder.rglob("*")):
-            sync_path(path)
+        # Together: a journal that is written takes what all of them have to be written.
+        with ThreadPoolExecutor(_SYNCED_TOGETHER) as pool:
+            list(pool.map(sync_path, self.folder.rglob("*")))
         sync_path(self.folder)
         sync_path(self._root / PACKS)
         self.folder.rename(self._root / self._id)

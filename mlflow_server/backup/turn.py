@@ -16,7 +16,7 @@ from typing import Protocol
 
 from mlflow_server.artifacts.files import Files, LocalFiles, VanishedError
 from mlflow_server.artifacts.files.disk_failures import explain
-from mlflow_server.backup.format import PACKS
+from mlflow_server.backup.names import PACKS
 from mlflow_server.errors import BusyError, OpsError
 
 LOCK = f"{PACKS}/lock"

@@ -12,16 +12,9 @@ from mlflow_server.artifacts.shown import shown as shown_path
 from mlflow_server.backup.archived import content_of, iter_rows
 from mlflow_server.backup.catalogue import Catalogue, Content
 from mlflow_server.backup.fill import filled
-from mlflow_server.backup.format import (
-    INDEX,
-    MANIFEST,
-    PACKS,
-    SUMS,
-    Manifest,
-    PackEntry,
-    TableEntry,
-)
+from mlflow_server.backup.format import Manifest, PackEntry, TableEntry
 from mlflow_server.backup.locations import Moves
+from mlflow_server.backup.names import INDEX, MANIFEST, PACKS, SUMS
 from mlflow_server.backup.scratch import scratch_failures
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.backup.transfer import CHUNK_BYTES, Progress

@@ -104,7 +104,7 @@ def open_shelf(loaded: LoadedSettings, text: str | None = None) -> Iterator["She
             f"{mask_uri(text)}: {err}", hint="name a folder or an object store: s3://bucket/backups"
         ) from None
     with closing(open_files(uri, os.environ, subject="TRACKING_SERVER_BACKUPS")) as files:
-        yield Shelf(files, uri.shown.rstrip("/"))
+        yield Shelf(files, uri)
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def find_archive(loaded: LoadedSettings, archive: str) -> Iterator[tuple["Shelf"
     Raises:
         UsageError: It names no backup.
     """
-    from mlflow_server.backup.format import is_id
+    from mlflow_server.backup.names import is_id
 
     place, _, name = archive.rstrip("/").rpartition("/")
     if name != "latest" and not is_id(name):
@@ -204,7 +204,7 @@ def create(
     dry_run: bool,
 ) -> None:
     """Make a backup of the database and the artifacts that it names."""
-    from mlflow_server.backup.format import Scope, is_label
+    from mlflow_server.backup.names import Scope, is_label
 
     if full and incremental:
         raise click.UsageError("--full and --incremental exclude each other")

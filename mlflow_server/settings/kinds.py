@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from functools import cache
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -77,6 +78,7 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+@cache
 def installed_artifact_schemes() -> frozenset[str]:
     """URI schemes for which an MLflow plugin is installed (entry points, nothing is imported)."""
     from importlib.metadata import entry_points

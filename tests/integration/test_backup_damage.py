@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_server.backup.format import INDEX, MANIFEST, SUMS
+from mlflow_server.backup.names import INDEX, MANIFEST, SUMS
 from tests.support.backup_forks import Forks
 from tests.support.backup_place import Depot, files_of
 from tests.support.gc_place import Made

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_server.backup.format import INDEX
+from mlflow_server.backup.names import INDEX
 from tests.support.backup_forger import Forger
 from tests.support.backup_forks import Forks
 from tests.support.backup_place import Depot, files_of

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mlflow_server.backup.format import INDEX, MANIFEST, SUMS, render_sums
+from mlflow_server.backup.names import INDEX, MANIFEST, SUMS, render_sums
 from mlflow_server.store.tables import Checksum, Column, Kind, Table
 from tests.support.backup_place import as_json
 
@@ -57,21 +57,41 @@ class Forger:
         self.write(entry["file"], gzip.compress(b"".join(with_end), mtime=0))
 
     def index(self) -> list[dict[str, Any]]:
-        """The lines of the index."""
+        """The files of the index, one by one."""
         text = gzip.decompress((self.folder / INDEX).read_bytes())
-        return [json.loads(line) for line in text.splitlines()]
+        return [
+            {
+                "location": line["location"],
+                "path": f"{line['folder']}/{file[0]}" if line["folder"] else file[0],
+                **dict(zip(("size_bytes", "sha256", "stamp"), file[1:4], strict=True)),
+                "pack": line["packs"][file[4]],
+                "offset": file[5],
+            }
+            for line in map(json.loads, text.splitlines())
+            for file in line["files"]
+        ]
 
     def write_index(self, entries: Iterable[dict[str, Any]]) -> None:
-        """Another index, with numbers that fit."""
+        """Another index, with numbers that fit; a line for each file."""
         entries = list(entries)
         told = self.manifest["artifacts"]
         told["files"] = len(entries)
         told["size_bytes"] = sum(entry["size_bytes"] for entry in entries)
-        lines = [json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries]
+        lines = []
+        for entry in entries:
+            above, _, name = entry["path"].rpartition("/")
+            values = [entry[key] for key in ("size_bytes", "sha256", "stamp")]
+            line = {
+                "location": entry["location"],
+                "folder": above,
+                "packs": [entry["pack"]],
+                "files": [[name, *values, 0, entry["offset"]]],
+            }
+            lines.append(json.dumps(line, separators=(",", ":")) + "\n")
         self.write(INDEX, gzip.compress("".join(lines).encode(), mtime=0))
 
     def change_index(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the first line of the index."""
+        """Change the first file of the index."""
         entries = self.index()
         change(entries[0])
         self.write_index(entries)

@@ -118,7 +118,7 @@ class Depot:
     def shelf(self) -> Shelf:
         """The place of the backups, in this process."""
         uri = parse_artifacts_destination(self.backups, plugin_schemes=frozenset())
-        return Shelf(open_files(uri, self.environment, subject=BACKUPS), uri.shown.rstrip("/"))
+        return Shelf(open_files(uri, self.environment, subject=BACKUPS), uri)
 
     def names(self) -> list[str]:
         """The backups that are there and can be read."""

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_server.artifacts.files import LocalFiles
-from mlflow_server.backup.format import (
+from mlflow_server.backup.format import read_manifest
+from mlflow_server.backup.names import (
     is_id,
     is_inside,
     is_label,
     make_id,
-    read_manifest,
     read_sums,
     render_sums,
     sha256,

@@ -1,16 +1,14 @@
 """What can be done with files, wherever they are."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from mlflow_server.artifacts.content import Source
 from mlflow_server.errors import BadInputError, OpsError
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """One file.
 
     Args:
@@ -25,6 +23,20 @@ class File:
     path: str
     size_bytes: int
     stamp: str
+
+
+class Folder(NamedTuple):
+    """Files that are directly in one folder.
+
+    Args:
+        path: Of the folder, below what was opened; empty for that itself.
+        names: Of the files.
+        files: The files, in the same order.
+    """
+
+    path: str
+    names: Sequence[str]
+    files: Sequence[File]
 
 
 # Told of what is left out: its path, and why. It is a `BadInputError` for what is no file (a link,
@@ -75,9 +87,7 @@ class Files(Protocol):
     def walk(self, below: str = "", *, on_skip: OnSkip | None = None) -> Iterator[File]:
         """All files in a folder and its folders; none when it is not there.
 
-        Nothing is kept in memory but a page, or the files of one folder. No link is followed. On a
-        local disk they come sorted by path; in a bucket in the order of the store, which often is
-        the same.
+        Nothing is kept in memory but a page, or the files of one folder. No link is followed.
 
         Args:
             below: The folder.
@@ -86,6 +96,14 @@ class Files(Protocol):
 
         Raises:
             OpsError: They cannot be listed.
+        """
+        ...
+
+    def walk_folders(self, below: str = "", *, on_skip: OnSkip | None = None) -> Iterator[Folder]:
+        """The same files, those of a folder together.
+
+        No folder is there without files, and the files of one may come in several parts. On a local
+        disk and in most buckets they are sorted by name.
         """
         ...
 

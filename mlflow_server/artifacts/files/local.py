@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlflow_server.artifacts.content import Source, chunks_of
 from mlflow_server.artifacts.files.disk_failures import explain
-from mlflow_server.artifacts.files.files import File, OnSkip, check_folder, check_path
+from mlflow_server.artifacts.files.files import File, Folder, OnSkip, check_folder, check_path
 from mlflow_server.artifacts.files.folders import (
     Passages,
     make_folder,
@@ -19,11 +19,11 @@ from mlflow_server.artifacts.files.folders import (
     opened,
     sync_folder,
 )
-from mlflow_server.artifacts.files.local_reader import LocalReader, file_of, read_whole
+from mlflow_server.artifacts.files.local_reader import LocalReader, file_of, read_whole, stamp_of
 from mlflow_server.artifacts.removal.local import TRASH
 from mlflow_server.artifacts.removal.tree import purge
 from mlflow_server.artifacts.shown import shown
-from mlflow_server.errors import BadInputError, OpsError
+from mlflow_server.errors import BadInputError, ChangedError, OpsError
 
 # Without O_NONBLOCK a named pipe would be waited for.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -48,17 +48,23 @@ class LocalFiles:
 
     def walk(self, below: str = "", *, on_skip: OnSkip | None = None) -> Iterator[File]:
         """See `Files`."""
+        for folder in self.walk_folders(below, on_skip=on_skip):
+            yield from folder.files
+
+    def walk_folders(self, below: str = "", *, on_skip: OnSkip | None = None) -> Iterator[Folder]:
+        """See `Files`."""
         self._passages.forget()
-        waiting = [iter(self._list(check_folder(below), on_skip))]
+        waiting = [iter([check_folder(below)])]
         while waiting:
-            for entry in waiting[-1]:
-                if isinstance(entry, File):
-                    yield entry
-                else:
-                    waiting.append(iter(self._list(entry, on_skip)))
-                    break
-            else:
+            path = next(waiting[-1], None)
+            if path is None:
                 waiting.pop()
+                continue
+            found, folders = self._list(path, on_skip)
+            if found:
+                yield Folder(path, [name for name, _ in found], [file for _, file in found])
+            prefix = f"{path}/" if path else ""
+            waiting.append(map(prefix.__add__, folders))
 
     def find(self, path: str) -> File | None:
         """See `Files`."""
@@ -75,9 +81,7 @@ class LocalFiles:
     def folders(self, below: str = "") -> Iterator[str]:
         """See `Files`; sorted."""
         self._passages.forget()
-        for entry in self._list(check_folder(below), None):
-            if not isinstance(entry, File):
-                yield entry.rpartition("/")[2]
+        yield from self._list(check_folder(below), None)[1]
 
     def open(self, path: str, start: int = 0) -> LocalReader:
         """See `Files`."""
@@ -99,6 +103,31 @@ class LocalFiles:
                 os.close(descriptor)
         except (OSError, ValueError) as err:
             raise self._explain(path, err) from None
+
+    def read_listed(self, folder: str, name: str, file: File) -> bytes:
+        """The whole content of a small file that a walk has found, and that is as it was then.
+
+        Args:
+            folder: What `walk_folders` said.
+            name: The same.
+            file: The same.
+
+        Raises:
+            ChangedError: It is another one by now.
+            OpsError: It cannot be read.
+        """
+        try:
+            descriptor = os.open(name, _READ, dir_fd=self._passages.find(folder))
+            try:
+                content = os.read(descriptor, file.size_bytes + 1)
+                now = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as err:
+            raise self._explain(file.path, err) from None
+        if len(content) != file.size_bytes or stamp_of(now) != file.stamp:
+            raise ChangedError(f"{self._show(file.path)} was changed while it was read")
+        return content
 
     def write(
         self, path: str, source: Source, size_bytes: int | None = None, *, durable: bool = False
@@ -191,9 +220,12 @@ class LocalFiles:
             found = self._local.passages = Passages(self._root)
         return found
 
-    def _list(self, folder: str, on_skip: OnSkip | None) -> list[File | str]:
-        """The files in a folder, and the paths of the folders in it, as they come in a walk."""
-        found: list[tuple[str, File | str]] = []
+    def _list(
+        self, folder: str, on_skip: OnSkip | None
+    ) -> tuple[list[tuple[str, File]], list[str]]:
+        """The files in a folder, and the names of the folders in it; sorted."""
+        files: list[tuple[str, File]] = []
+        folders: list[str] = []
         prefix = f"{folder}/" if folder else ""
         try:
             with self._entries(folder) as entries:
@@ -203,24 +235,24 @@ class LocalFiles:
                         if not name.startswith(_ASIDE):
                             with contextlib.suppress(FileNotFoundError):  # gone meanwhile
                                 status = entry.stat(follow_symlinks=False)
-                                found.append((name, file_of(prefix + name, status)))
+                                files.append((name, file_of(prefix + name, status)))
                     elif entry.is_dir(follow_symlinks=False):
                         if prefix or name != TRASH:
-                            # So that `a-b` comes before `a/c`, as in a bucket.
-                            found.append((f"{name}/", prefix + name))
+                            folders.append(name)
                     elif on_skip is not None:
                         kind = "a symbolic link" if entry.is_symlink() else "no file and no folder"
                         message = f"{self._show(prefix + name)} is {kind}"
                         on_skip(prefix + name, BadInputError(message))
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return [], []
         except (OSError, ValueError) as err:
             failure = self._explain(folder, err)
             if on_skip is None:
                 raise failure from None
             on_skip(folder, failure)
-        found.sort()
-        return [entry for _, entry in found]
+        files.sort()
+        folders.sort()
+        return files, folders
 
     @contextlib.contextmanager
     def _entries(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:

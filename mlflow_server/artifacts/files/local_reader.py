@@ -20,8 +20,12 @@ def file_of(path: str, status: os.stat_result) -> File:
     The time of its content can be set to anything, as copying tools do; the time of its entry
     cannot, and renaming another file over it changes that, too.
     """
-    stamp = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
-    return File(path, status.st_size, stamp)
+    return File(path, status.st_size, stamp_of(status))
+
+
+def stamp_of(status: os.stat_result) -> str:
+    """See `File`."""
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def read_whole(descriptor: int, full: str, subject: str) -> bytes:

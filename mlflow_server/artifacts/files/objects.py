@@ -1,13 +1,14 @@
 """The files below a prefix of a bucket, whichever store it is in."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 
 from mlflow_server.artifacts.buckets.bucket import ContentBucket
 from mlflow_server.artifacts.buckets.deleting import delete_patiently
 from mlflow_server.artifacts.content import Source
 from mlflow_server.artifacts.files.files import (
     File,
+    Folder,
     OnSkip,
     check_folder,
     check_path,
@@ -20,6 +21,9 @@ from mlflow_server.artifacts.removal.place import Place, root_of
 from mlflow_server.artifacts.shown import shown
 from mlflow_server.errors import BadInputError, UnavailableError
 from mlflow_server.uris import ArtifactUri
+
+# How many files of a folder come together at most: a folder may have millions.
+_PART = 1000
 
 
 class ObjectFiles:
@@ -62,6 +66,12 @@ class ObjectFiles:
                     on_skip(path, BadInputError(message))
             if (more := page.more) is None:
                 return
+
+    def walk_folders(self, below: str = "", *, on_skip: OnSkip | None = None) -> Iterator[Folder]:
+        """See `Files`."""
+        for path, files in groupby(self.walk(below, on_skip=on_skip), _folder_of):
+            while some := list(islice(files, _PART)):
+                yield Folder(path, [file.path.rpartition("/")[2] for file in some], some)
 
     def find(self, path: str) -> File | None:
         """See `Files`."""
@@ -118,6 +128,10 @@ class ObjectFiles:
 
     def _key(self, path: str) -> str:
         return self._prefix + _encodable(check_path(path))
+
+
+def _folder_of(file: File) -> str:
+    return file.path.rpartition("/")[0]
 
 
 def _encodable(path: str) -> str:
