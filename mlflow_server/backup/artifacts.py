@@ -3,7 +3,7 @@
 Needs neither pydantic nor SQLAlchemy, so that a process of its own begins at once; see `beside`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from mlflow_server.errors import BadInputError, UnavailableError
 from mlflow_server.uris import ArtifactScheme, ArtifactUri
 
 # Half of it are digests; more takes three times as long for a tenth.
-_COMPRESSION = 3
+_COMPRESSION = 1
 
 # Bytes so far, and how many it will be about, if that is known.
 Counting: TypeAlias = Callable[[int, int | None], None]
@@ -95,6 +95,9 @@ class Artifacts:
         task: What to do.
         shelf: Where backups are.
         environ: Where credentials of object stores are.
+
+    Raises:
+        OpsError: The place with the backups cannot be read.
     """
 
     def __init__(self, task: Task, shelf: Shelf, environ: Mapping[str, str]) -> None:
@@ -106,6 +109,8 @@ class Artifacts:
             self._resources = stack.pop_all()
         self._outcome = Outcome(Collected(), self._places.root)
         self._base: Base | None = None
+        with scratch_failures():
+            self._remember_base()
 
     def close(self) -> None:
         """Forget everything."""
@@ -126,7 +131,6 @@ class Artifacts:
             OSError: The folder of the backup cannot be written to.
         """
         with scratch_failures():
-            self._remember_base()
             self._require_destination()
             total = self._base.size_bytes if self._base else None
             if self._task.folder is None or self._task.looks_ahead:
@@ -166,11 +170,7 @@ class Artifacts:
             )
             try:
                 for lines in self._shelf.lines(base.id, INDEX):
-                    entries = read_folders(lines, INDEX)
-                    self._notes.note_known(
-                        _sound_part(entry, line, sound)
-                        for entry, line in zip(entries, lines, strict=True)
-                    )
+                    self._notes.note_known(_sound_parts(lines, sound))
             except BadInputError as err:
                 self._notes.forget_known()
                 self._outcome.warnings.append(f"{err.message}; artifacts are not taken from it")
@@ -200,10 +200,11 @@ class Artifacts:
             )
 
 
-def _sound_part(entry: FolderEntry, line: bytes, sound: set[str]) -> tuple[FolderEntry, bytes]:
-    """A line of the index without the files whose pack is not sound."""
-    if sound.issuperset(entry.packs):
-        return entry, line
-    files = [file for file in entry.files if entry.packs[file[4]] in sound]
-    entry = entry._replace(files=files)
-    return entry, entry.as_line()
+def _sound_parts(lines: Sequence[bytes], sound: set[str]) -> Iterator[tuple[FolderEntry, bytes]]:
+    """Lines of an index without the files whose pack is not sound."""
+    for entry, line in zip(read_folders(lines, INDEX), lines, strict=True):
+        if sound.issuperset(entry.packs):
+            yield entry, line
+        elif files := [file for file in entry.files if entry.packs[file[4]] in sound]:
+            rest = entry._replace(files=files)
+            yield rest, rest.as_line()

@@ -1,12 +1,14 @@
 """Collect artifacts in a second process while the tables are read.
 
-Both take about as long, and each keeps one processor busy. The second process is begun when it is
-worth while, and ends with the first one, however that ends.
+Both take about as long, and each keeps one processor busy. The second process ends with the first
+one, however that ends.
 """
 
 import contextlib
+import fcntl
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -17,49 +19,77 @@ from typing import IO, BinaryIO, NoReturn, cast
 from mlflow_server.artifacts.files import open_files
 from mlflow_server.backup.artifacts import Artifacts, Counting, Outcome, Task
 from mlflow_server.backup.shelf import Shelf
-from mlflow_server.errors import OpsError
+from mlflow_server.errors import ExitCode, OpsError
+from mlflow_server.uris import ArtifactUri
 
-# Fewer locations are gone through in less time than a process takes to begin.
-WORTH_LOCATIONS = 500
 _LOCATIONS_AT_ONCE = 1000
+_PIPE_BYTES = 1024 * 1024
 _TELL_EVERY_S = 0.1
+_ENDS_WITHIN_S = 10.0
 
 
-class Gathering:
-    """Collects the artifacts of one backup, here or in a second process.
+class Beside:
+    """A process that collects artifacts, as the one that began it sees it.
+
+    It begins at once and is ready when it is told what to do. Used once.
 
     Args:
-        task: What to do.
-        shelf: Where backups are.
         environ: Where credentials of object stores are.
     """
 
-    def __init__(self, task: Task, shelf: Shelf, environ: Mapping[str, str]) -> None:
-        self._task = task
-        self._shelf = shelf
-        self._environ = environ
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - this very program
+            (sys.executable, "-P", "-m", __name__),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            process_group=0,  # Ctrl-C is for the first process alone
+        )
+        self._stdin = cast(IO[bytes], self._process.stdin)
+        self._stdout = cast(IO[bytes], self._process.stdout)
+        # So that nobody waits for it to be ready; who has no right to more does.
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.fcntl(self._stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._locations: list[tuple[str, bool]] = []
-        self._process: _Process | None = None
+        self._counted: tuple[int, int | None] = (0, None)
+        self._ended: Outcome | Exception | None = None
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """End what is still at work."""
-        if self._process is not None:
-            self._process.end()
+        """End it, if it is still at work: after what it is sending to an object store."""
+        self._process.terminate()
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ENDS_WITHIN_S)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._thread.join()
+            self._stdout.close()
+            with contextlib.suppress(BrokenPipeError):  # what it has not read is of no use now
+                self._stdin.close()
+
+    def start(self, task: Task, place: ArtifactUri) -> None:
+        """Say what to do.
+
+        Args:
+            task: That.
+            place: Where backups are.
+        """
+        self._send((task, place))
 
     def note_location(self, location: str, *, is_container: bool) -> None:
-        """Remember that a row names a location; see `Notes`."""
+        """Say that a row names a location; see `Notes`."""
         self._locations.append((location, is_container))
-        if self._process is None:
-            if len(self._locations) >= WORTH_LOCATIONS and self._task.folder is not None:
-                self._process = _Process(self._task, self._shelf, self._environ)
-        elif len(self._locations) >= _LOCATIONS_AT_ONCE:
-            self._tell()
+        if len(self._locations) >= _LOCATIONS_AT_ONCE:
+            self._send(self._locations)
+            self._locations = []
 
     def begin(self) -> None:
-        """All locations have been noted."""
-        if self._process is not None:
-            self._tell()
-            self._process.send(None)
+        """Say that all locations have been noted."""
+        self._send(self._locations)
+        self._send(None)
 
     def finish(self, progress: Counting) -> Outcome:
         """Wait for the end.
@@ -71,46 +101,6 @@ class Gathering:
             OpsError: A destination cannot be reached, or a disk is full.
             OSError: The folder of the backup cannot be written to.
         """
-        if self._process is not None:
-            return self._process.finish(progress)
-        artifacts = Artifacts(self._task, self._shelf, self._environ)
-        try:
-            _note_all(artifacts, self._locations)
-            return artifacts.collect(progress)
-        finally:
-            artifacts.close()
-
-    def _tell(self) -> None:
-        if self._process is not None:
-            self._process.send(self._locations)
-            self._locations = []
-
-
-class _Process:
-    """The second process, as the first one sees it."""
-
-    def __init__(self, task: Task, shelf: Shelf, environ: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - this very program
-            (sys.executable, "-P", "-m", __name__),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            process_group=0,  # Ctrl-C is for the first process alone
-        )
-        self._stdin = cast(IO[bytes], self._process.stdin)
-        self._stdout = cast(IO[bytes], self._process.stdout)
-        self._counted: tuple[int, int | None] = (0, None)
-        self._ended: Outcome | Exception | None = None
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-        self.send((task, shelf.uri))
-
-    def send(self, message: object) -> None:
-        with contextlib.suppress(BrokenPipeError):  # `finish` says why
-            pickle.dump(message, self._stdin)
-            self._stdin.flush()
-
-    def finish(self, progress: Counting) -> Outcome:
         while self._thread.is_alive():
             self._thread.join(_TELL_EVERY_S)
             progress(*self._counted)
@@ -124,13 +114,10 @@ class _Process:
             hint="try again; when it was killed, the memory may have been too small",
         )
 
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._thread.join()
-        self._stdout.close()
-        with contextlib.suppress(BrokenPipeError):  # what it has not read is of no use any more
-            self._stdin.close()
+    def _send(self, message: object) -> None:
+        with contextlib.suppress(BrokenPipeError):  # `finish` says why
+            pickle.dump(message, self._stdin)
+            self._stdin.flush()
 
     def _listen(self) -> None:
         while self._ended is None:
@@ -148,16 +135,12 @@ def _status(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _note_all(artifacts: Artifacts, locations: list[tuple[str, bool]]) -> None:
-    for location, is_container in locations:
-        artifacts.note_location(location, is_container=is_container)
-
-
 # --- The second process --------------------------------------------------------------------------
 
 
 def main() -> None:
     """Do what the first process tells on standard input, and tell it on standard output."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
     told, telling = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no message
     try:
@@ -171,11 +154,12 @@ def main() -> None:
 
 
 def _collect(told: BinaryIO, telling: BinaryIO) -> Outcome:
-    task, uri = pickle.load(told)  # noqa: S301 - our own
-    files = open_files(uri, os.environ, subject="TRACKING_SERVER_BACKUPS")
-    artifacts = Artifacts(task, Shelf(files, uri), os.environ)
+    task, place = pickle.load(told)  # noqa: S301 - our own
+    files = open_files(place, os.environ, subject="TRACKING_SERVER_BACKUPS")
+    artifacts = Artifacts(task, Shelf(files, place), os.environ)
     while (locations := pickle.load(told)) is not None:  # noqa: S301 - our own
-        _note_all(artifacts, locations)
+        for location, is_container in locations:
+            artifacts.note_location(location, is_container=is_container)
     threading.Thread(target=_end_with, args=(told.fileno(),), daemon=True).start()
     told_at = 0.0
 

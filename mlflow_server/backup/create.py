@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from mlflow_server import __version__
 from mlflow_server.artifacts.locations import root_of
-from mlflow_server.backup.artifacts import Base, Outcome, Task
-from mlflow_server.backup.beside import Gathering
+from mlflow_server.backup.artifacts import Artifacts, Base, Outcome, Task
+from mlflow_server.backup.beside import Beside
 from mlflow_server.backup.collect import Collected
 from mlflow_server.backup.compressed import compressed
 from mlflow_server.backup.format import (
@@ -124,14 +124,19 @@ class Creation:
         """What a backup would hold, without making one."""
         self._backups = self._shelf.backups()
         created = self._begin()
-        with self._gathering(created, None) as gathering:
+        with ExitStack() as stack:
+            artifacts = None
+            if self._request.wants_artifacts:
+                task = self._task(created, None)
+                artifacts = Artifacts(task, self._shelf, self._environ)
+                stack.enter_context(closing(artifacts))
             for name, uri in self._request.databases.items():
                 with snapshot(uri) as shot:
                     created.rows[name] = {table.name: shot.count(table) for table in shot.tables}
-                    if gathering is not None:
-                        note_all(gathering, shot)
-            if gathering is not None:
-                self._take_over(created, gathering.finish(self._tell_bytes))
+                    if artifacts is not None:
+                        note_all(artifacts, shot)
+            if artifacts is not None:
+                self._take_over(created, artifacts.collect(self._tell_bytes))
         return created
 
     def run(self) -> Created:
@@ -152,12 +157,12 @@ class Creation:
         Raises:
             OpsError: See `run`.
         """
-        with self._shelf.exclusive("backup create") as turn:
+        with self._collecting() as beside, self._shelf.exclusive("backup create") as turn:
             self._backups = self._shelf.backups()
             self._shelf.sweep(self._backups)
             created = self._begin()
             with self._shelf.stage(created.id) as stage:
-                self._write(created, stage)
+                self._write(created, stage, beside)
                 turn.check()
                 stage.publish()
         return created
@@ -169,22 +174,30 @@ class Creation:
             moment = datetime.fromtimestamp(moment.timestamp() + 1, UTC)
         return Created(backup_id, Scope.FULL)
 
-    def _write(self, created: Created, stage: Stage) -> None:
+    @contextmanager
+    def _collecting(self) -> Iterator[Beside | None]:
+        """The second process, which takes as long to begin as the first one to prepare its work."""
+        if not self._request.wants_artifacts:
+            yield None
+            return
+        with closing(Beside(self._environ)) as beside:
+            yield beside
+
+    def _write(self, created: Created, stage: Stage, beside: Beside | None) -> None:
         started = datetime.now(UTC)
         databases = dict[DatabaseName, DatabaseEntry]()
         packs, artifacts = list[PackEntry](), None
-        with self._gathering(created, stage.folder) as gathering:
-            uris = self._request.databases
-            for name, uri in uris.items():
-                with snapshot(uri) as shot:
-                    writing = _Writing(created, name, uri, shot, stage, self._progress)
-                    is_last = name == list(uris)[-1]
-                    entry = writing.write(gathering, is_last=is_last)
-                    databases[DatabaseName(name)] = entry
-            if gathering is not None:
-                outcome = gathering.finish(self._tell_bytes)
-                packs, artifacts = self._take_over(created, outcome)
-                stage.keep(INDEX, outcome.index_sha256)
+        if beside is not None:
+            beside.start(self._task(created, stage.folder), self._shelf.uri)
+        *_, last = self._request.databases
+        for name, uri in self._request.databases.items():
+            with snapshot(uri) as shot:
+                writing = _Writing(created, name, uri, shot, stage, self._progress)
+                databases[DatabaseName(name)] = writing.write(beside, is_last=name == last)
+        if beside is not None:
+            outcome = beside.finish(self._tell_bytes)
+            packs, artifacts = self._take_over(created, outcome)
+            stage.keep(INDEX, outcome.index_sha256)
         manifest = Manifest(
             format=FORMAT,
             id=created.id,
@@ -204,20 +217,10 @@ class Creation:
 
     # --- Artifacts -------------------------------------------------------------------------------
 
-    @contextmanager
-    def _gathering(self, created: Created, folder: Path | None) -> Iterator[Gathering | None]:
-        if not self._request.wants_artifacts:
-            yield None
-            return
-        task = Task(
-            self._destination,
-            created.id,
-            folder,
-            tuple(self._bases(created)),
-            looks_ahead=self._request.looks_ahead,
-        )
-        with closing(Gathering(task, self._shelf, self._environ)) as gathering:
-            yield gathering
+    def _task(self, created: Created, folder: Path | None) -> Task:
+        bases = tuple(self._bases(created))
+        looks_ahead = self._request.looks_ahead
+        return Task(self._destination, created.id, folder, bases, looks_ahead)
 
     def _bases(self, created: Created) -> Iterator[Base]:
         """The newest backups with artifacts.
@@ -291,27 +294,24 @@ class _Writing:
         self._total = sum(map(shot.count, shot.tables))
         self._done = 0
 
-    def write(self, gathering: Gathering | None, *, is_last: bool) -> DatabaseEntry:
+    def write(self, beside: Beside | None, *, is_last: bool) -> DatabaseEntry:
         """Write them all.
 
         Args:
-            gathering: Takes the locations in them.
+            beside: Takes the locations in them.
             is_last: No other database follows.
         """
-        notes = {table.name: noting(gathering, table) if gathering else None
-                 for table in self._shot.tables}  # fmt: skip
-        # Those that have locations first: then the artifacts can be begun with.
-        in_order = sorted(self._shot.tables, key=lambda table: notes[table.name] is None)
+        notes = {t.name: noting(beside, t) if beside else None for t in self._shot.tables}
         entries = {}
-        is_begun = gathering is None or not is_last
-        for table in in_order:
-            note = notes[table.name]
-            if note is None and not is_begun and gathering is not None:
-                gathering.begin()
-                is_begun = True
-            entries[table.name] = self._write_table(table, note)
-        if not is_begun and gathering is not None:
-            gathering.begin()
+        # Those that have locations first, so that the artifacts can be begun with.
+        for table in self._shot.tables:
+            if (note := notes[table.name]) is not None:
+                entries[table.name] = self._write_table(table, note)
+        if beside is not None and is_last:
+            beside.begin()
+        for table in self._shot.tables:
+            if table.name not in entries:
+                entries[table.name] = self._write_table(table, None)
         return DatabaseEntry(
             dialect=self._uri.dialect.value,
             revision=self._shot.revision,

@@ -59,7 +59,7 @@ def test_create_killed_at_any_step(depot: Depot) -> None:
     shutil.rmtree(depot.folder)
     trial.rename(depot.folder)
     numbers = telling(steps)
-    assert len(numbers) > 15
+    assert len(numbers) > 12
     for count, number in enumerate(numbers):
         ended = depot.run("backup", "create", kill_at=number)
         assert ended.returncode == -signal.SIGKILL
@@ -73,6 +73,38 @@ def test_create_killed_at_any_step(depot: Depot) -> None:
     depot.create()
     assert depot.leftovers() == set()
     depot.check_sound()
+
+
+def test_create_killed_at_any_step_of_its_second_process(depot: Depot) -> None:
+    first = depot.create()
+    numbers = telling(depot.run("backup", "create", "--full").second_steps)
+    assert len(numbers) > 6
+    names = depot.names()
+    for number in numbers:
+        ended = depot.run("backup", "create", "--full", second_kill=f"first {number}")
+        assert ended.returncode == -signal.SIGKILL
+        assert depot.names() == names
+        depot.check_sound()
+    depot.create("--full")
+    assert depot.leftovers() == set()
+    assert first in depot.names()
+
+
+def test_a_second_process_that_is_killed(depot: Depot) -> None:
+    first = depot.create()
+    steps = depot.run("backup", "create", "--full", "--dry-run").second_steps
+    assert steps == []
+    steps = depot.run("backup", "create", "--full").second_steps
+    depot.done("backup", "prune", "--keep-last", "1")
+    names = depot.names()
+    assert first not in names
+    for number in telling(steps):
+        ended = depot.run("backup", "create", "--full", second_kill=f"itself {number}")
+        assert ended.returncode == 1, ended
+        assert "process that collects the artifacts has ended" in ended.stderr
+        assert "signal 9" in ended.stderr
+        assert (depot.names(), depot.leftovers()) == (names, set())
+    depot.create()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -1,12 +1,12 @@
 """A process that has our commands imported and forks a child for each, to be killed at any step.
 
 A step is what changes a disk: a file opened to be written, renamed, made or removed, as Python's
-audit events tell. `python -m tests.support.backup_forks` is the other side.
+audit events tell; those of the second process of `backup create` are counted for themselves.
+`python -m tests.support.backup_forks` is the other side.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -17,14 +17,15 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.support.gc_forks import _run, _standard_streams
 from tests.support.programs import REPOSITORY, clean_environment
+from tests.support.second_process.sitecustomize import tell_steps
 
-_STEPS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "sqlite3.connect"}
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_SECOND = Path(__file__).parent / "second_process"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Ended:
         stdout: What it said.
         stderr: And to whom.
         steps: What it did to the disk: events with their first path.
+        second_steps: What its second process did.
     """
 
     returncode: int
     stdout: str
     stderr: str
     steps: list[str]
+    second_steps: list[str]
 
     @property
     def report(self) -> dict[str, Any]:
@@ -80,6 +83,7 @@ class Forks:
         cwd: Path,
         environment: Mapping[str, str],
         kill_at: int = 0,
+        second_kill: str = "itself 0",
         number: signal.Signals = signal.SIGKILL,
         after_s: float = 0.0,
     ) -> Ended:
@@ -90,6 +94,8 @@ class Forks:
             cwd: Where.
             environment: Settings.
             kill_at: Before which step it is sent a signal; 0 for none.
+            second_kill: `itself` or `first`, which is killed before a step of the second process,
+                and before which.
             number: Which signal.
             after_s: Send it after so many seconds instead.
         """
@@ -101,6 +107,7 @@ class Forks:
             "cwd": str(cwd),
             "environment": clean_environment(MLFLOW_DISABLE_TELEMETRY="true", **environment),
             "kill_at": kill_at,
+            "second_kill": second_kill,
             "number": int(number),
             "after_s": after_s,
         }
@@ -124,24 +131,27 @@ def _serve() -> None:
     import mlflow_server.cli.store  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
-        out, err, steps = (Path(folder) / name for name in ("stdout", "stderr", "steps"))
+        names = ("stdout", "stderr", "steps", "second")
+        out, err, steps, second = (Path(folder) / name for name in names)
         print("ready", flush=True)
         for line in sys.stdin:
             steps.write_text("")
+            second.write_text("")
             child = os.fork()
             if child == 0:
-                _child(json.loads(line), out, err, steps)
+                _child(json.loads(line), out, err, steps, second)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             answer = {
                 "returncode": code,
                 "stdout": out.read_text(),
                 "stderr": err.read_text(),
                 "steps": steps.read_text("utf-8", "surrogateescape").splitlines(),
+                "second_steps": second.read_text("utf-8", "surrogateescape").splitlines(),
             }
             print(json.dumps(answer), flush=True)
 
 
-def _child(request: Mapping[str, Any], out: Path, err: Path, steps: Path) -> NoReturn:
+def _child(request: Mapping[str, Any], out: Path, err: Path, steps: Path, second: Path) -> NoReturn:
     code = 1
     try:
         with _standard_streams(out, err):
@@ -150,7 +160,11 @@ def _child(request: Mapping[str, Any], out: Path, err: Path, steps: Path) -> NoR
                 os.environ.clear()
                 os.environ.update(request["environment"])
                 tempfile.tempdir = None
-                _count(steps, request["kill_at"], request["number"])
+                os.environ["TESTS_SECOND_STEPS"] = str(second)
+                os.environ["TESTS_SECOND_KILL"] = request["second_kill"]
+                sys.path.insert(0, str(_SECOND))
+                end = partial(os.kill, os.getpid(), request["number"])
+                tell_steps(steps, request["kill_at"], end)
                 if request["after_s"]:
                     _end_after(request["after_s"], request["number"])
                 code = _run(request["arguments"])
@@ -172,21 +186,6 @@ def _end_after(seconds: float, number: int) -> None:
             os.kill(pid, number)
     finally:
         os._exit(0)
-
-
-def _count(steps: Path, kill_at: int, number: int) -> None:
-    descriptor = os.open(steps, os.O_WRONLY | os.O_APPEND)
-    counted = itertools.count(1)
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in _STEPS and not (event == "open" and arguments[2] & _WRITES):
-            return
-        if next(counted) == kill_at:
-            os.kill(os.getpid(), number)
-        path = str(arguments[0]).replace("\n", " ")
-        os.write(descriptor, f"{event} {path}\n".encode("utf-8", "surrogateescape"))
-
-    sys.addaudithook(hook)
 
 
 if __name__ == "__main__":

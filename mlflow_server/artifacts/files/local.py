@@ -232,10 +232,12 @@ class LocalFiles:
                 for entry in entries:
                     name = entry.name
                     if entry.is_file(follow_symlinks=False):
+                        try:  # a context manager would take as long as the rest
+                            status = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:  # gone meanwhile
+                            continue
                         if not name.startswith(_ASIDE):
-                            with contextlib.suppress(FileNotFoundError):  # gone meanwhile
-                                status = entry.stat(follow_symlinks=False)
-                                files.append((name, file_of(prefix + name, status)))
+                            files.append((name, file_of(prefix + name, status)))
                     elif entry.is_dir(follow_symlinks=False):
                         if prefix or name != TRASH:
                             folders.append(name)
