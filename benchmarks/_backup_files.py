@@ -42,7 +42,7 @@ class Kind:
 # The peer is the one that the bar names.
 SMALL = Kind(50, 1024, "of 1 KiB", {"postgresql": Bar(at_most=1.5, ours_at_most=10)}, None)
 # Rounded up, so that a third of the time is a third.
-LARGE = Kind(10, 128 * 1024, "of 128 KiB", {}, Bar(at_most=0.334))
+LARGE = Kind(10, 512 * 1024, "of 512 KiB", {}, Bar(at_most=0.334))
 
 
 class Files(Scenario[Bench]):

@@ -36,7 +36,7 @@ CONDITIONS = (
     "one at a time, a sync before each",
     "each run of the stores without artifacts: 20 metrics of 10 points, 10 parameters, 9 tags of "
     "which MLflow's client sets 4; ten experiments",
-    "files: 50 of 1 KiB or 10 of 128 KiB of random bytes for each run, from one folder to "
+    "files: 50 of 1 KiB or 10 of 512 KiB of random bytes for each run, from one folder to "
     "another of the same disk; just written, so in the page cache, for both",
     "mlflow-export-import: few runs of one experiment, without artifacts, through `mlflow server`s "
     "of SQLite and PostgreSQL; what it takes for more is computed per run, its start taken off",
