@@ -56,6 +56,7 @@ def filled(
     tell: Callable[[int], None],
     *,
     replace: bool,
+    upgrade: bool = True,
 ) -> Iterator[Filled]:
     """Fill an empty database; after the block the store is there, in one step.
 
@@ -65,6 +66,7 @@ def filled(
         moves: What becomes of locations of artifacts.
         tell: Called with how many more rows were written.
         replace: Whether a store that is there goes.
+        upgrade: Whether the schema is brought to the newest revision then.
 
     Raises:
         OpsError: It could not be filled, or holds something else than was written; it is as it was.
@@ -79,7 +81,7 @@ def filled(
         result.adapted = dict(loader.adapted)
         yield result
         # Those of basic authentication are upgraded by the application itself.
-        loader.finish(upgrade=content.revision is not None)
+        loader.finish(upgrade=upgrade and content.revision is not None)
 
 
 def _renumber(content: Content) -> dict[int, int]:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "gc": ("gc", "Purge what was deleted longer ago than the TTL: rows and files."),
         "backup": ("backup", "Make, list, verify and prune backups of database and artifacts."),
         "restore": ("restore", "Restore a backup into an empty store."),
+        "upgrade": ("upgrade", "Bring the store's schema to this release, undoably."),
     },
     "Move data": {
         "migrate": ("migrate", "Move the store into another database, its artifacts elsewhere."),

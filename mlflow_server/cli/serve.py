@@ -2,14 +2,20 @@
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from mlflow_server.cli.shared import Context, common_options, load, pass_context, setting_options
+from mlflow_server.settings.load import LoadedSettings
 
 log = logging.getLogger("mlflow_server.server")
+
+# For another server that upgrades the same store.
+_UPGRADE_WAIT_S = 1800
 
 EPILOG = """\b
 Examples:
@@ -40,6 +46,7 @@ probes."""
     "TRACKING_SERVER_GRACEFUL_TIMEOUT",
     "TRACKING_SERVER_METRICS",
     "TRACKING_SERVER_ACCESS_LOG",
+    "TRACKING_SERVER_UPGRADE_ON_START",
 )
 @common_options
 @pass_context
@@ -47,7 +54,8 @@ def command(context: Context, options: Mapping[str, str]) -> None:
     """Run the tracking server.
 
     Checks settings, port, database and artifact destination first and says in one line what is
-    wrong. An empty database is initialised; an old one is refused, not migrated.
+    wrong. An empty database is initialised; an old one is refused, or upgraded after a backup with
+    --upgrade-on-start.
     """
     from mlflow_server.server.guard import Stopped, stop_on_signals
 
@@ -65,6 +73,8 @@ def _serve(context: Context, options: Mapping[str, str]) -> None:
     from mlflow_server.server.survey import survey
 
     os.environ.update(loaded.credentials)
+    if loaded.settings.upgrade.on_start:
+        _upgrade(context, loaded)
     plan = make_plan(loaded, survey(loaded.settings, _project_dir()))
     preflight = check_all(plan, os.environ)
     for warning in (*plan.warnings, *preflight.warnings):
@@ -74,6 +84,33 @@ def _serve(context: Context, options: Mapping[str, str]) -> None:
     from mlflow_server.server.run import run
 
     run(plan, preflight, server_environment(plan))
+
+
+def _upgrade(context: Context, loaded: LoadedSettings) -> None:
+    """Upgrade an old store in a process of its own: the server imports MLflow in its own way.
+
+    Of several servers that start at once, one does it and the others wait.
+    """
+    from mlflow_server.cli.backup import databases_of
+    from mlflow_server.store.revision import SchemaState, read_store_status
+
+    databases = databases_of(loaded)
+    if not any(read_store_status(u).state is SchemaState.BEHIND for u in databases.values()):
+        return
+    log.info("the store has an older schema; upgrading it")
+    names = {"backend": "MLFLOW_BACKEND_STORE_URI", "registry": "MLFLOW_REGISTRY_STORE_URI"}
+    uris = {names[name]: uri.text for name, uri in databases.items() if name in names}
+    command = (sys.executable, "-m", "mlflow_server", "upgrade", "--wait", str(_UPGRADE_WAIT_S))
+    done = subprocess.run(  # noqa: S603 - this very program
+        command,
+        env={**os.environ, **uris},
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        check=False,
+    )
+    if done.returncode:
+        context.exit_code = done.returncode
+        raise SystemExit(done.returncode)
 
 
 def _project_dir() -> Path:

@@ -282,6 +282,19 @@ class GcSettings(_Group):
     ] = 30 * 86_400.0
 
 
+class UpgradeSettings(_Group):
+    """Upgrades of the store's schema."""
+
+    on_start: Annotated[
+        bool,
+        Setting(
+            "TRACKING_SERVER_UPGRADE_ON_START",
+            "--upgrade-on-start",
+            "Whether serve upgrades an old store, after a backup, instead of refusing it.",
+        ),
+    ] = False
+
+
 class BackupSettings(_Group):
     """Backups."""
 
@@ -359,6 +372,7 @@ class Settings(_Group):
     server: ServerSettings = ServerSettings()
     client: ClientSettings = ClientSettings()
     gc: GcSettings = GcSettings()
+    upgrade: UpgradeSettings = UpgradeSettings()
     backup: BackupSettings = BackupSettings()
     migration: MigrationSettings = MigrationSettings()
     log: LogSettings = LogSettings()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow_server.errors import InternalError
 from mlflow_server.store.engine import create_engine, sqlite_path
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import (
@@ -134,12 +135,17 @@ def make_schema(connection: "Connection", revision: str | None = None) -> None:
     migrate(connection, revision)
 
 
-def migrate(connection: "Connection", revision: str | None = None) -> None:
+def migrate(
+    connection: "Connection",
+    revision: str | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> None:
     """Run MLflow's migrations up to a revision, in the transaction of `connection`.
 
     Args:
         connection: To a database with MLflow's schema at an older revision.
         revision: One of `revision.migration_tree`; None for the newest.
+        on_step: Called after each revision, with that.
 
     Source: MLflow 3.17.2 `store/db/utils.py` `_upgrade_db`, `store/db_migrations/env.py`.
     """
@@ -157,9 +163,51 @@ def migrate(connection: "Connection", revision: str | None = None) -> None:
             connection=connection,
             target_metadata=mlflow_db.Base.metadata,
             render_as_batch=True,
+            on_version_apply=lambda step, **_: on_step(str(step.up_revision_id)),
         )
         with environment.begin_transaction():
             environment.run_migrations()
+
+
+def rows_that_become_columns() -> dict[str, list[str]]:
+    """Keys whose rows the revision 75868b020152 moves into columns of other tables, by table.
+
+    Source: MLflow 3.17.2 `75868b020152_add_sql_trace_analytics_schema.py`,
+    `_cleanup_legacy_analytics`.
+    """
+    from mlflow.store.db import trace_analytics_backfill_75868b020152 as backfill
+
+    return {
+        "trace_tags": ["mlflow.traceName"],
+        "trace_request_metadata": [
+            "mlflow.trace.session",
+            "mlflow.trace.tokenUsage",
+            "mlflow.trace.cost",
+        ],
+        "trace_metrics": list(backfill.TOKEN_COLUMNS),
+        "span_metrics": list(backfill.COST_COLUMNS),
+    }
+
+
+def read_each_model(connection: "Connection") -> None:
+    """Read one row of each table as the installed MLflow reads it.
+
+    Raises:
+        InternalError: A table or a column is not as MLflow's models have it.
+    """
+    import mlflow.store.db.utils as mlflow_db
+    import sqlalchemy
+    from sqlalchemy.orm import Session
+
+    with Session(bind=connection) as session:
+        for mapper in mlflow_db.Base.registry.mappers:
+            try:
+                session.execute(sqlalchemy.select(mapper.class_).limit(1)).first()
+            except sqlalchemy.exc.DBAPIError:
+                raise InternalError(
+                    f"table {mapper.local_table.name} cannot be read by this release"
+                ) from None
+        session.expunge_all()
 
 
 def make_auth_schema(connection: "Connection", revision: str) -> None:

@@ -99,6 +99,7 @@ def test_commands_are_the_documented_ones(project: dict[str, Any]) -> None:
         "TrackingServer": ["serve"],
         "Doctor": ["doctor"],
         "GarbageCollection": ["gc"],
+        "DatabaseUpgrade": ["upgrade"],
         "Backup": ["backup", "create"],
         "Restore": ["restore"],
         "Migrate": ["migrate"],

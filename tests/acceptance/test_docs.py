@@ -21,6 +21,7 @@ import pytest
 from mlflow_server import __version__
 from mlflow_server.cli.main import cli
 from tests.conftest import Postgres
+from tests.support.old_store_at import put_old_store
 from tests.support.pages import Block, blocks
 from tests.support.programs import (
     REPOSITORY,
@@ -50,10 +51,11 @@ COLLECT = REPOSITORY / "docs/runbooks/garbage-collection.md"
 BACK_UP = REPOSITORY / "docs/runbooks/backup.md"
 RECOVER = REPOSITORY / "docs/runbooks/disaster-recovery.md"
 MOVE = REPOSITORY / "docs/runbooks/move-to-postgresql.md"
+UPGRADE = REPOSITORY / "docs/runbooks/upgrade.md"
 # Its examples come from the code, and are parsed below like all others.
 GENERATED = REPOSITORY / "docs/commands.md"
 # Pages whose blocks a test below runs.
-RUN = {LINUX, AE5, METRICS, COLLECT, BACK_UP, RECOVER, MOVE, GENERATED}
+RUN = {LINUX, AE5, METRICS, COLLECT, BACK_UP, RECOVER, MOVE, UPGRADE, GENERATED}
 COMMAND = re.compile(
     r"(?:(?:^|[\s`(/])mlflow-server(?:-as-service)?|python -m mlflow_server) +([a-z][^`\n|]*)"
 )
@@ -332,6 +334,11 @@ def test_move_to_postgresql(tmp_path: Path, postgres: Postgres) -> None:
     _without_foreign_versions(settings)
     settings["TRACKING_SERVER_TO_BACKEND_STORE_URI"] = postgres.new_database()
     assert len(_run_page(MOVE, tmp_path, settings)) == 2
+
+
+def test_upgrade(tmp_path: Path) -> None:
+    uri = put_old_store("2.9.2", "sqlite", tmp_path, None)
+    assert len(_run_page(UPGRADE, tmp_path, {"MLFLOW_BACKEND_STORE_URI": uri})) == 5
 
 
 def test_scripts_serve_serves(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""`upgrade`: each database of a server under its lock, after a backup, all or nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_server.errors import OpsError, UsageError
+from mlflow_server.store.engine import explained, sqlite_path
+from mlflow_server.store.lock import exclusive
+from mlflow_server.store.revision import SchemaState
+from mlflow_server.store.schema import initialise
+from mlflow_server.upgrade.keeping import Kept, Record, folder_of, new_id
+from mlflow_server.upgrade.look import look
+from mlflow_server.upgrade.postgresql import upgrade_postgresql
+from mlflow_server.upgrade.request import Request
+from mlflow_server.upgrade.sqlite import upgrade_sqlite
+from mlflow_server.upgrade.survey import Surveyed, survey
+from mlflow_server.uris import Dialect, StoreUri
+
+# Told which database is at which revision, how many are done, and how many there are.
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass
+class Upgraded:
+    """What was done to a database.
+
+    Args:
+        found: How it was.
+        record: What was noted; None when nothing was to be done, or it was made anew.
+        is_made: Its schema was made.
+    """
+
+    found: Surveyed
+    record: Record | None = None
+    is_made: bool = False
+
+
+@dataclass
+class Result:
+    """What was done.
+
+    Args:
+        databases: By what they are.
+    """
+
+    databases: dict[str, Upgraded] = field(default_factory=dict)
+
+
+class Upgrade:
+    """Upgrades all databases of a server.
+
+    Args:
+        request: What to upgrade.
+        progress: Told after each revision.
+    """
+
+    def __init__(self, request: Request, progress: Progress) -> None:
+        self._request = request
+        self._progress = progress
+        self.result = Result()
+
+    def run(self) -> Result:
+        """Do it.
+
+        Raises:
+            BusyError: Another operation works on a store, or somebody is connected.
+            OpsError: It failed; the database that it failed at is as it was.
+        """
+        # All of them first: nothing is begun that cannot be finished.
+        look(self._request.databases)
+        for name, uri in self._request.databases.items():
+            self.result.databases[name] = self._upgrade(name, uri)
+        return self.result
+
+    def _upgrade(self, name: str, uri: StoreUri) -> Upgraded:
+        found = survey(uri, is_auth=name == "auth")
+        if not found.is_pending:
+            return Upgraded(found)
+        if found.plan.status.state is SchemaState.EMPTY:
+            if name == "auth":
+                return Upgraded(found)  # MLflow's application makes it
+            return Upgraded(found, is_made=initialise(uri))
+        with exclusive(uri, "upgrade", wait_s=self._request.wait_s):
+            found = survey(uri, is_auth=name == "auth")
+            if not found.is_pending:
+                return Upgraded(found)  # while we waited
+            return Upgraded(found, self._upgrade_locked(name, uri, found))
+
+    def _upgrade_locked(self, name: str, uri: StoreUri, found: Surveyed) -> Record:
+        id_ = new_id()
+
+        def step(revision: str, done: int, total: int) -> None:
+            self._progress(name, revision, done, total)
+
+        with folder_of(self.backups_of(uri), id_, name) as folder, explained(uri):
+            if uri.dialect is Dialect.SQLITE:
+                if self._request.is_online:
+                    raise UsageError(
+                        f"{uri.shown}: a SQLite file cannot be upgraded under a server: it would "
+                        "go on writing to the old one",
+                        hint="stop the server, and leave --online away",
+                    )
+                return upgrade_sqlite(uri, found, folder, id_, step)
+            if uri.dialect is Dialect.POSTGRESQL:
+                return upgrade_postgresql(
+                    uri, found, folder, id_, step, is_online=self._request.is_online
+                )
+            raise OpsError(
+                f"{uri.shown}: stores of this kind cannot be upgraded in place by this program",
+                hint="mlflow-server migrate moves it into an empty database, and upgrades it on "
+                "the way",
+            )
+
+    def backups_of(self, uri: StoreUri) -> Path:
+        """Where the backup of a database goes."""
+        if self._request.backups is not None:
+            return self._request.backups
+        if uri.is_sqlite:
+            return sqlite_path(uri).parent / "upgrade-backups"
+        return Path("data/mlflow/standalone/upgrade-backups").absolute()
+
+
+def kept_of(result: Result) -> list[Kept]:
+    """The backups that were taken."""
+    return [done.record.kept for done in result.databases.values() if done.record is not None]

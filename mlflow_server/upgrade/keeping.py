@@ -1,0 +1,162 @@
+"""Backups that an upgrade takes before it begins, and what it notes about itself."""
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_server.artifacts.files.disk_failures import explain
+from mlflow_server.errors import BadInputError, OpsError
+from mlflow_server.store.revision import OWN_TABLE_PREFIX
+from mlflow_server.store.sqlite_file import sync_path
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+TABLE = OWN_TABLE_PREFIX + "upgrades"
+_CHUNK_BYTES = 1024 * 1024
+_COLUMNS = "id VARCHAR(40) NOT NULL PRIMARY KEY, document TEXT NOT NULL"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A backup that was taken before an upgrade.
+
+    Args:
+        kind: `sqlite`, `pg_dump` or `archive`.
+        path: Where it is.
+        size_bytes: How large.
+        sha256: Of the file, hexadecimal; empty for an archive, which has checksums of its own.
+    """
+
+    kind: str
+    path: str
+    size_bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an upgrade notes in the store, so that it can be undone.
+
+    Args:
+        id: By its time.
+        before: The revision before.
+        after: The revision after.
+        kept: The backup.
+        rows: Of each table, when it ended.
+        auth_before: The revision of users before; None without any.
+    """
+
+    id: str
+    before: str | None
+    after: str
+    kept: Kept
+    rows: dict[str, int]
+    auth_before: str | None = None
+
+
+def new_id() -> str:
+    """A name for what begins now."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+@contextmanager
+def folder_of(root: Path, id_: str, name: str) -> Iterator[Path]:
+    """A new folder for a backup; what fails is removed from it.
+
+    Args:
+        root: Where backups of upgrades are; made when missing.
+        id_: Of the upgrade.
+        name: What the database is.
+
+    Raises:
+        OpsError: It cannot be made.
+    """
+    folder = root / f"{id_}-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise explain("the folder for backups", str(folder), err, writes=True) from None
+    try:
+        yield folder
+    except BaseException:
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+        raise
+
+
+def keep_sqlite(source: sqlite3.Connection, original: Path, folder: Path) -> Kept:
+    """Copy a SQLite database, and find out whether the copy is sound.
+
+    Args:
+        source: Has it open, and keeps all others out.
+        original: Its file; nobody may read the copy who may not read that.
+        folder: Takes the copy.
+
+    Raises:
+        BadInputError: The database is damaged.
+        OpsError: It cannot be written.
+    """
+    path = folder / "store.sqlite"
+    try:
+        path.touch(0o600)
+        shutil.copymode(original, path)
+        path.chmod(path.stat().st_mode | 0o600)
+        with closing(sqlite3.connect(path, isolation_level=None)) as target:
+            target.execute("PRAGMA synchronous = OFF")
+            # To open the file and close it again would end the lock that `source` has.
+            source.backup(target)
+            found = target.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise BadInputError(
+                "the SQLite file is damaged: the copy of it does not pass quick_check",
+                hint="restore it from a backup",
+            )
+        sync_path(path)
+        sync_path(folder)
+    except OSError as err:
+        raise explain("the folder for backups", str(path), err, writes=True) from None
+    except sqlite3.OperationalError as err:
+        raise OpsError(f"{path}: cannot be written: {err}", hint="make room there") from None
+    return Kept("sqlite", str(path), path.stat().st_size, digest_of(path))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def note(connection: "Connection", record: Record) -> None:
+    """Note an upgrade in the store, in the transaction that it is."""
+    import sqlalchemy
+
+    connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {TABLE} ({_COLUMNS})")
+    # On PostgreSQL a transaction in the transaction has a number of its own: the row's is the last.
+    with connection.begin_nested():
+        connection.execute(
+            sqlalchemy.text(f"INSERT INTO {TABLE} VALUES (:id, :document)"),  # noqa: S608
+            {"id": record.id, "document": json.dumps(asdict(record))},
+        )
+
+
+def last_record(connection: "Connection") -> Record | None:
+    """The last upgrade of a store; None when there was none."""
+    import sqlalchemy
+
+    if not sqlalchemy.inspect(connection).has_table(TABLE):
+        return None
+    query = f"SELECT document FROM {TABLE} ORDER BY id DESC LIMIT 1"  # noqa: S608
+    text = connection.exec_driver_sql(query).scalar()
+    if text is None:
+        return None
+    document = json.loads(text)
+    return Record(**{**document, "kept": Kept(**document["kept"])})

@@ -1,0 +1,276 @@
+"""Upgrade a store on PostgreSQL: all of it is one transaction."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from mlflow_server.errors import BusyError, OpsError, UnavailableError
+from mlflow_server.store.engine import create_engine, driver_url
+from mlflow_server.store.sqlite_file import sync_path
+from mlflow_server.upgrade.archive import keep_archive
+from mlflow_server.upgrade.keeping import TABLE, Kept, Record, digest_of, note
+from mlflow_server.upgrade.migrating import Stepping, count_rows, migrate_all, require_all_there
+from mlflow_server.upgrade.sessions import other_sessions, session_name
+from mlflow_server.upgrade.survey import Surveyed
+from mlflow_server.uris import StoreUri
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+log = logging.getLogger(__name__)
+
+# Whoever wants a table that we wait for waits behind us, so long at the most.
+_LOCK_TIMEOUT_S = 5
+_ATTEMPTS = 3
+_PAUSE_S = 2.0
+
+
+def find_pg_dump(server_version: int) -> str | None:
+    """The `pg_dump` on PATH when it can dump a server of that major version."""
+    program = shutil.which("pg_dump")
+    if program is None:
+        return None
+    told = subprocess.run(  # noqa: S603 - found on PATH
+        (program, "--version"), capture_output=True, text=True, check=False
+    )
+    found = re.search(r" (\d+)", told.stdout)
+    # Older ones refuse newer servers.
+    return program if found and int(found[1]) >= server_version else None
+
+
+def upgrade_postgresql(
+    uri: StoreUri,
+    found: Surveyed,
+    folder: Path,
+    id_: str,
+    step: Stepping,
+    *,
+    is_online: bool,
+) -> Record:
+    """Upgrade a store whose lock is held.
+
+    Args:
+        uri: The store.
+        found: What is to be done.
+        folder: Takes the backup.
+        id_: Of the upgrade.
+        step: Told after each revision.
+        is_online: Others may be connected; they wait, for their tables, until it has ended.
+
+    Raises:
+        BusyError: Somebody else is connected, or keeps tables locked.
+        OpsError: It failed; the database is as it was.
+    """
+    engine = create_engine(uri, application_name=session_name())
+    try:
+        if not is_online:
+            with engine.connect() as connection:
+                require_alone(uri, connection)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return _upgrade(uri, engine, found, folder, id_, step)
+            except BusyError:
+                if attempt == _ATTEMPTS:
+                    raise
+                log.warning("tables of the store are locked; trying again")
+                time.sleep(_PAUSE_S)
+        raise AssertionError("the last attempt returns or raises")
+    finally:
+        engine.dispose()
+
+
+def require_alone(uri: StoreUri, connection: "Connection") -> None:
+    """Raise when somebody else is connected.
+
+    Raises:
+        BusyError: Says who.
+    """
+    if others := other_sessions(connection):
+        raise BusyError(
+            f"{uri.shown}: is in use by {', '.join(map(str, others))}",
+            hint="stop servers and other programs that use the store, then try again; they would "
+            "be kept waiting with --online",
+        )
+
+
+def _upgrade(
+    uri: StoreUri, engine: "Engine", found: Surveyed, folder: Path, id_: str, step: Stepping
+) -> Record:
+    with engine.connect() as connection, connection.begin():
+        for setting in ("idle_in_transaction_session_timeout", "statement_timeout"):
+            connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'")
+        tables = _tables(connection)
+        # Others may read until the backup is made, and nobody writes what would not be in it.
+        with _waiting_for_tables(uri):
+            _lock(connection, tables, "SHARE ROW EXCLUSIVE")
+        kept = keep_postgresql(uri, connection, folder)
+        with _waiting_for_tables(uri):
+            _lock(connection, tables, "ACCESS EXCLUSIVE")
+            before = count_rows(connection, found.plan.status.pending)
+            migrate_all(connection, found, step)
+        require_all_there(connection, found, before, 0)
+        status = found.plan.status
+        rows = count_rows(connection)
+        record = Record(id_, status.current, status.head, kept, rows, found.auth_revision)
+        note(connection, record)
+    return record
+
+
+def _tables(connection: "Connection") -> list[str]:
+    quote = connection.dialect.identifier_preparer.quote
+    names = connection.dialect.get_table_names(connection)
+    return [quote(name) for name in sorted(names)]
+
+
+def _lock(connection: "Connection", tables: Sequence[str], mode: str) -> None:
+    if tables:
+        connection.exec_driver_sql(f"LOCK TABLE {', '.join(tables)} IN {mode} MODE")
+
+
+@contextmanager
+def _waiting_for_tables(uri: StoreUri) -> Iterator[None]:
+    """Say who keeps us waiting for tables."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as err:
+        if getattr(err.orig, "sqlstate", None) != "55P03" and "lock timeout" not in str(err.orig):
+            raise
+        raise BusyError(
+            f"{uri.shown}: another session keeps tables of the store locked for more than "
+            f"{_LOCK_TIMEOUT_S} s",
+            hint="look for 'idle in transaction' in pg_stat_activity, and end that session",
+        ) from None
+
+
+def keep_postgresql(uri: StoreUri, connection: "Connection", folder: Path) -> Kept:
+    """Dump a database, or make an archive of it where there is no `pg_dump` that can.
+
+    Raises:
+        OpsError: It failed.
+    """
+    version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10_000
+    program = find_pg_dump(version)
+    if program is None:
+        log.info("there is no pg_dump of PostgreSQL %s or newer: an archive is made", version)
+        return keep_archive(uri, folder)
+    path = folder / "store.dump"
+    run_client((program, "-Fc", "--no-password", "-f", str(path)), uri, "pg_dump")
+    sync_path(path)
+    sync_path(folder)
+    return Kept("pg_dump", str(path), path.stat().st_size, digest_of(path))
+
+
+def count_written_postgresql(connection: "Connection", record: Record) -> dict[str, int]:
+    """Rows of each table that were written since an upgrade, or removed.
+
+    Rows that are newer than the note of the upgrade were written by later transactions.
+    """
+    quote = connection.dialect.identifier_preparer.quote
+    note = f"SELECT age(xmin) FROM {TABLE} WHERE id = %s"  # noqa: S608
+    found = {}
+    for name, before in record.rows.items():
+        since = f"count(*) FILTER (WHERE age(xmin) < ({note}))"
+        query = f"SELECT count(*), {since} FROM {quote(name)}"  # noqa: S608 - quoted
+        now, written = connection.exec_driver_sql(query, (record.id,)).one()
+        if different := max(int(written), before - int(now)):
+            found[name] = different
+    return found
+
+
+def undo_postgresql(uri: StoreUri, record: Record) -> None:
+    """Put the dump of an upgrade in the place of the store, whose lock is held, in one step.
+
+    Raises:
+        BusyError: Somebody else is connected.
+        OpsError: It failed; the database is as it was.
+    """
+    programs = [shutil.which(name) for name in ("pg_restore", "psql")]
+    if None in programs:
+        raise UnavailableError("undoing needs PostgreSQL's programs pg_restore and psql on PATH")
+    engine = create_engine(uri, application_name=session_name())
+    try:
+        with engine.connect() as connection:
+            require_alone(uri, connection)
+            tables = _tables(connection)
+    finally:
+        engine.dispose()
+    environment = {**os.environ, **client_environment(uri), "PGAPPNAME": session_name()}
+    load = (str(programs[1]), "-X", "-q", "--no-password", "--single-transaction")
+    with (
+        subprocess.Popen(  # noqa: S603 - found on PATH
+            (str(programs[0]), "-f", "-", record.kept.path), stdout=subprocess.PIPE, env=environment
+        ) as reading,
+        subprocess.Popen(  # noqa: S603 - found on PATH
+            (*load, "-v", "ON_ERROR_STOP=1", "-o", os.devnull, "-f", "-"),
+            stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+        ) as loading,
+    ):  # fmt: skip
+        script, target = cast(IO[bytes], reading.stdout), cast(IO[bytes], loading.stdin)
+        with contextlib.suppress(BrokenPipeError):
+            target.write(f"SET lock_timeout = '{_LOCK_TIMEOUT_S}s';\n".encode())
+            for table in tables:
+                target.write(f"DROP TABLE {table} CASCADE;\n".encode())
+            shutil.copyfileobj(script, target)
+            if reading.wait():
+                # Whatever came before is taken back.
+                target.write(b"\nSELECT 1 / 0;\n")
+            target.close()
+    if reading.returncode or loading.returncode:
+        raise OpsError(
+            f"{uri.shown}: the dump {record.kept.path} could not be loaded; the database is as it "
+            "was"
+        )
+
+
+def run_client(command: Sequence[str], uri: StoreUri, program: str) -> None:
+    """Run a program of PostgreSQL's on the store; it gets the password by its environment.
+
+    Raises:
+        OpsError: It failed.
+    """
+    done = subprocess.run(  # noqa: S603 - found on PATH
+        command, env={**os.environ, **client_environment(uri)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        # Its own words may have a value of a row in them, and where the database is.
+        reason = done.stderr.strip().splitlines()[:1]
+        log.debug("%s: %s", program, reason)
+        raise OpsError(f"{uri.shown}: {program} failed with exit code {done.returncode}")
+
+
+def client_environment(uri: StoreUri) -> dict[str, str]:
+    """What tells PostgreSQL's programs where a store is, without a word on a command line."""
+    import sqlalchemy
+
+    url = sqlalchemy.make_url(driver_url(uri))
+    named = {
+        "PGHOST": url.host or _first(url.query.get("host")),
+        "PGPORT": str(url.port) if url.port else _first(url.query.get("port")),
+        "PGUSER": url.username,
+        "PGPASSWORD": url.password,
+        "PGDATABASE": url.database,
+        "PGSSLMODE": _first(url.query.get("sslmode")),
+        "PGSSLROOTCERT": _first(url.query.get("sslrootcert")),
+        "PGSSLCERT": _first(url.query.get("sslcert")),
+        "PGSSLKEY": _first(url.query.get("sslkey")),
+        "PGOPTIONS": _first(url.query.get("options")),
+    }
+    return {name: str(value) for name, value in named.items() if value}
+
+
+def _first(value: object) -> str | None:
+    if isinstance(value, tuple):
+        value = value[0]
+    return str(value) if value else None

@@ -1,0 +1,93 @@
+"""Who else is on a store."""
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_server.store.engine import sqlite_path
+from mlflow_server.uris import Dialect, StoreUri
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_POSTGRESQL = """
+SELECT pid, application_name, usename, coalesce(client_addr::text, 'this host'), state
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+ORDER BY backend_start
+"""
+_MYSQL = """
+SELECT id, coalesce(program_name, ''), user, host, command
+FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID() ORDER BY id
+"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection to the store, or a process that has its file open.
+
+    Args:
+        id: Of the backend, the connection or the process.
+        program: What it calls itself.
+        whence: User and host; empty for a process of this host.
+        state: What it does, where the database says so.
+    """
+
+    id: int
+    program: str
+    whence: str = ""
+    state: str = ""
+
+    def __str__(self) -> str:
+        parts = (f"{self.program or 'a program'} ({self.id}", self.whence, f"{self.state}")
+        return ", ".join(filter(None, parts)) + ")"
+
+
+OURS = "mlflow-tracking-server upgrade"
+"""How sessions of this command begin: those of others wait for the lock, and for nothing else."""
+
+
+def session_name() -> str:
+    """What the sessions of this process are called."""
+    return f"{OURS} {socket.gethostname()}:{os.getpid()}"[:63]
+
+
+def other_sessions(connection: "Connection") -> list[Session]:
+    """Sessions on a database server but those of this command."""
+    if connection.dialect.name == Dialect.POSTGRESQL:
+        rows = connection.exec_driver_sql(_POSTGRESQL)
+    else:
+        rows = connection.exec_driver_sql(_MYSQL.replace("coalesce(program_name, '')", "''"))
+    return [
+        Session(int(id_), str(program), f"{user} from {host}", str(state or ""))
+        for id_, program, user, host, state in rows
+        if not str(program).startswith(OURS)
+    ]
+
+
+def processes_with(uri: StoreUri) -> list[Session]:
+    """Other processes that have the file of a SQLite store open, as far as this user may see them.
+
+    Empty where there is no /proc.
+    """
+    path = sqlite_path(uri)
+    wanted = {str(path), *(f"{path}{suffix}" for suffix in ("-wal", "-shm", "-journal"))}
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            links = (process / "fd").iterdir()
+            if any(_target(link) in wanted for link in links):
+                program = (process / "comm").read_text("utf-8", "replace").strip()
+                found.append(Session(int(process.name), program, "process of this host"))
+    return found
+
+
+def _target(link: Path) -> str:
+    with contextlib.suppress(OSError):
+        return str(link.readlink())
+    return ""

@@ -1,0 +1,162 @@
+"""Upgrade a SQLite store: a copy of it is migrated, and takes its place in one step."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from mlflow_server.errors import BusyError, UnavailableError
+from mlflow_server.store.engine import open_sqlite, sqlite_path
+from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
+from mlflow_server.upgrade.keeping import Kept, Record, keep_sqlite, note
+from mlflow_server.upgrade.migrating import (
+    Stepping,
+    count_broken_references,
+    count_rows,
+    migrate_all,
+    require_all_there,
+)
+from mlflow_server.upgrade.sessions import processes_with
+from mlflow_server.upgrade.survey import Surveyed
+from mlflow_server.uris import StoreUri
+
+
+def require_alone(uri: StoreUri) -> None:
+    """Raise when another process has the file open: it would go on with the old one.
+
+    Raises:
+        BusyError: One has; says which.
+    """
+    if others := processes_with(uri):
+        raise BusyError(
+            f"{uri.shown}: is in use by {', '.join(map(str, others))}",
+            hint="stop servers and other programs that use the store, then try again",
+        )
+
+
+@contextmanager
+def guarded(uri: StoreUri) -> Iterator[sqlite3.Connection]:
+    """Keep all others out of a SQLite file, without writing to it.
+
+    Raises:
+        BusyError: Somebody has it open.
+    """
+    with closing(open_sqlite(uri, timeout_s=1.0)) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        # The lock stays when the transaction has ended.
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("COMMIT")
+        require_alone(uri)
+        yield connection
+
+
+def require_space(folder: Path, size_bytes: int, what: str) -> None:
+    """Raise unless so much is free.
+
+    Raises:
+        UnavailableError: It is not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size_bytes:
+        raise UnavailableError(
+            f"{folder}: {free / 2**20:.0f} MiB are free, {what} needs {size_bytes / 2**20:.0f} MiB",
+            hint="make room, or name another folder for backups: --backup-folder",
+        )
+
+
+def upgrade_sqlite(
+    uri: StoreUri, found: Surveyed, folder: Path, id_: str, step: Stepping
+) -> Record:
+    """Upgrade a store whose lock is held.
+
+    Args:
+        uri: The store.
+        found: What is to be done.
+        folder: Takes the backup.
+        id_: Of the upgrade.
+        step: Told after each revision.
+
+    Raises:
+        BusyError: Somebody has the file open.
+        OpsError: It failed; the file is as it was.
+    """
+    path = sqlite_path(uri)
+    require_alone(uri)
+    with guarded(uri) as guard:
+        # Twice the size in the store's folder: the copy, in it a table beside its old self.
+        require_space(path.parent, 2 * found.plan.size_bytes, "the copy that is migrated")
+        require_space(folder, found.plan.size_bytes, "the backup")
+        kept = keep_sqlite(guard, path, folder)
+        with appearing(path) as new:
+            shutil.copyfile(kept.path, new)
+            record = _migrate(new, found, kept, id_, step)
+            # What is left beside the old file must not be taken for the new one's.
+            guard.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return record
+
+
+def _migrate(new: Path, found: Surveyed, kept: Kept, id_: str, step: Stepping) -> Record:
+    engine = create_unsynced_engine(new)
+    try:
+        with engine.begin() as connection:
+            before = count_rows(connection, found.plan.status.pending)
+            broken = count_broken_references(connection)
+            migrate_all(connection, found, step)
+            require_all_there(connection, found, before, broken)
+            status = found.plan.status
+            rows = count_rows(connection)
+            record = Record(id_, status.current, status.head, kept, rows, found.auth_revision)
+            note(connection, record)
+    finally:
+        engine.dispose()
+    return record
+
+
+def undo_sqlite(uri: StoreUri, record: Record) -> None:
+    """Put the backup of an upgrade in the place of the store, whose lock is held.
+
+    Raises:
+        BusyError: Somebody has the file open.
+    """
+    path = sqlite_path(uri)
+    require_alone(uri)
+    with guarded(uri) as guard:
+        require_space(path.parent, record.kept.size_bytes, "the store as it was")
+        with appearing(path) as new:
+            shutil.copyfile(record.kept.path, new)
+            guard.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def count_written_sqlite(uri: StoreUri, record: Record, found: Surveyed) -> dict[str, int]:
+    """Rows of each table that were written or removed since an upgrade.
+
+    The backup is upgraded once more, elsewhere, and compared.
+
+    Args:
+        uri: The store.
+        record: Of the upgrade.
+        found: What the backup has to go through.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlflow-server-undo-") as folder:
+        expected = Path(folder) / "expected.sqlite"
+        shutil.copyfile(record.kept.path, expected)
+        _migrate(expected, found, record.kept, record.id, lambda *_: None)
+        with closing(open_sqlite(uri, timeout_s=30.0)) as connection:
+            connection.execute("ATTACH ? AS expected", (str(expected),))
+            return {
+                name: written
+                for name in record.rows
+                if (written := _count_different(connection, name))
+            }
+
+
+def _count_different(connection: sqlite3.Connection, table: str) -> int:
+    quoted = '"' + table.replace('"', '""') + '"'
+    here, there = f"SELECT * FROM main.{quoted}", f"SELECT * FROM expected.{quoted}"  # noqa: S608
+    counts = [
+        int(connection.execute(f"SELECT count(*) FROM ({a} EXCEPT {b})").fetchone()[0])  # noqa: S608
+        for a, b in ((here, there), (there, here))
+    ]
+    return max(counts)
