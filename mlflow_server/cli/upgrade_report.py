@@ -111,6 +111,7 @@ def upgraded_report(context: Context, result: "Result") -> Report:
                 "backup": kept.path,
                 "backup_kind": kept.kind,
                 "backup_bytes": kept.size_bytes,
+                "seconds": done.record.seconds,
             }
             undo = True
         else:

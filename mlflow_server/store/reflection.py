@@ -12,6 +12,7 @@ from mlflow_server.store.revision import (
     AUTH_VERSION_TABLE,
     OWN_TABLE_PREFIX,
     UNFINISHED_TABLE,
+    UPGRADES_TABLE,
     VERSION_TABLE,
     auth_tables_in,
     mlflow_tables,
@@ -23,9 +24,16 @@ if TYPE_CHECKING:
     import sqlalchemy
     from sqlalchemy import Connection
 
-# The files named in it were of the store that wrote it; another one must not remove them.
+# The files named in the journal were of the store that wrote it, and so were the backups named in
+# the notes of upgrades: another one must not remove these, nor go back to those.
 NOT_CARRIED = frozenset(
-    {VERSION_TABLE, AUTH_VERSION_TABLE, UNFINISHED_TABLE, OWN_TABLE_PREFIX + "gc_journal"}
+    {
+        VERSION_TABLE,
+        AUTH_VERSION_TABLE,
+        UNFINISHED_TABLE,
+        UPGRADES_TABLE,
+        OWN_TABLE_PREFIX + "gc_journal",
+    }
 )
 
 # A batch has at most so many rows, and fewer where each may be long: bounds memory.

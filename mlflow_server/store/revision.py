@@ -28,6 +28,8 @@ AUTH_VERSION_TABLE = "alembic_version_auth"
 OWN_TABLE_PREFIX = "tracking_server_"
 # There while a database that cannot take DDL back is being initialised (schema.py).
 UNFINISHED_TABLE = OWN_TABLE_PREFIX + "initialising"
+# What upgrades of this very database note, to be undone.
+UPGRADES_TABLE = OWN_TABLE_PREFIX + "upgrades"
 
 
 class SchemaState(StrEnum):

@@ -6,21 +6,22 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_server.artifacts.files.disk_failures import explain
 from mlflow_server.errors import BadInputError, OpsError
-from mlflow_server.store.revision import OWN_TABLE_PREFIX
+from mlflow_server.store.revision import UPGRADES_TABLE
 from mlflow_server.store.sqlite_file import sync_path
+from mlflow_server.upgrade.survey import Surveyed
+from mlflow_server.upgrade.watch import Watch
+from mlflow_server.uris import Dialect
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-TABLE = OWN_TABLE_PREFIX + "upgrades"
-_CHUNK_BYTES = 1024 * 1024
 _COLUMNS = "id VARCHAR(40) NOT NULL PRIMARY KEY, document TEXT NOT NULL"
 
 
@@ -51,7 +52,9 @@ class Record:
         after: The revision after.
         kept: The backup.
         rows: Of each table, when it ended.
+        seconds: That its parts took.
         auth_before: The revision of users before; None without any.
+        identity: PostgreSQL: which table of which database it was noted in. A copy is another one.
     """
 
     id: str
@@ -59,7 +62,9 @@ class Record:
     after: str
     kept: Kept
     rows: dict[str, int]
+    seconds: dict[str, float]
     auth_before: str | None = None
+    identity: str = ""
 
 
 def new_id() -> str:
@@ -87,9 +92,7 @@ def folder_of(root: Path, id_: str, name: str) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -135,15 +138,38 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def make_record(
+    id_: str, found: Surveyed, kept: Kept, rows: dict[str, int], watch: Watch
+) -> Record:
+    """What an upgrade that is done notes."""
+    status = found.plan.status
+    seconds = {name: round(value, 3) for name, value in watch.seconds.items()}
+    return Record(
+        id_, status.current, status.head, kept, rows, seconds, auth_before=found.auth_revision
+    )
+
+
+def identity_of(connection: "Connection") -> str:
+    """Which table of which database upgrades are noted in; empty where nobody can tell."""
+    if connection.dialect.name != Dialect.POSTGRESQL:
+        return ""
+    query = (
+        "SELECT d.oid::text || '-' || to_regclass(%s)::oid::text FROM pg_database d "
+        "WHERE d.datname = current_database()"
+    )
+    return str(connection.exec_driver_sql(query, (UPGRADES_TABLE,)).scalar_one())
+
+
 def note(connection: "Connection", record: Record) -> None:
     """Note an upgrade in the store, in the transaction that it is."""
     import sqlalchemy
 
-    connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {TABLE} ({_COLUMNS})")
+    connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {UPGRADES_TABLE} ({_COLUMNS})")
+    record = replace(record, identity=identity_of(connection))
     # On PostgreSQL a transaction in the transaction has a number of its own: the row's is the last.
     with connection.begin_nested():
         connection.execute(
-            sqlalchemy.text(f"INSERT INTO {TABLE} VALUES (:id, :document)"),  # noqa: S608
+            sqlalchemy.text(f"INSERT INTO {UPGRADES_TABLE} VALUES (:id, :document)"),  # noqa: S608
             {"id": record.id, "document": json.dumps(asdict(record))},
         )
 
@@ -152,11 +178,13 @@ def last_record(connection: "Connection") -> Record | None:
     """The last upgrade of a store; None when there was none."""
     import sqlalchemy
 
-    if not sqlalchemy.inspect(connection).has_table(TABLE):
+    if not sqlalchemy.inspect(connection).has_table(UPGRADES_TABLE):
         return None
-    query = f"SELECT document FROM {TABLE} ORDER BY id DESC LIMIT 1"  # noqa: S608
+    query = f"SELECT document FROM {UPGRADES_TABLE} ORDER BY id DESC LIMIT 1"  # noqa: S608
     text = connection.exec_driver_sql(query).scalar()
     if text is None:
         return None
     document = json.loads(text)
-    return Record(**{**document, "kept": Kept(**document["kept"])})
+    record = Record(**{**document, "kept": Kept(**document["kept"])})
+    # A copy of the database has the note, and rows of its own.
+    return record if record.identity == identity_of(connection) else None

@@ -14,12 +14,14 @@ from typing import IO, TYPE_CHECKING, cast
 
 from mlflow_server.errors import BusyError, OpsError, UnavailableError
 from mlflow_server.store.engine import create_engine, driver_url
+from mlflow_server.store.revision import UPGRADES_TABLE
 from mlflow_server.store.sqlite_file import sync_path
 from mlflow_server.upgrade.archive import keep_archive
-from mlflow_server.upgrade.keeping import TABLE, Kept, Record, digest_of, note
+from mlflow_server.upgrade.keeping import Kept, Record, digest_of, make_record, note
 from mlflow_server.upgrade.migrating import Stepping, count_rows, migrate_all, require_all_there
 from mlflow_server.upgrade.sessions import other_sessions, session_name
 from mlflow_server.upgrade.survey import Surveyed
+from mlflow_server.upgrade.watch import Watch
 from mlflow_server.uris import StoreUri
 
 if TYPE_CHECKING:
@@ -112,15 +114,19 @@ def _upgrade(
         # Others may read until the backup is made, and nobody writes what would not be in it.
         with _waiting_for_tables(uri):
             _lock(connection, tables, "SHARE ROW EXCLUSIVE")
-        kept = keep_postgresql(uri, connection, folder)
+        watch = Watch()
+        with watch.part("backup"):
+            kept = keep_postgresql(uri, connection, folder)
         with _waiting_for_tables(uri):
             _lock(connection, tables, "ACCESS EXCLUSIVE")
-            before = count_rows(connection, found.plan.status.pending)
-            migrate_all(connection, found, step)
-        require_all_there(connection, found, before, 0)
-        status = found.plan.status
-        rows = count_rows(connection)
-        record = Record(id_, status.current, status.head, kept, rows, found.auth_revision)
+            with watch.part("verification"):
+                before = count_rows(connection, found.plan.status.pending)
+            with watch.part("migration"):
+                migrate_all(connection, found, step)
+        with watch.part("verification"):
+            require_all_there(connection, found, before, 0)
+            rows = count_rows(connection)
+        record = make_record(id_, found, kept, rows, watch)
         note(connection, record)
     return record
 
@@ -177,7 +183,7 @@ def count_written_postgresql(connection: "Connection", record: Record) -> dict[s
     Rows that are newer than the note of the upgrade were written by later transactions.
     """
     quote = connection.dialect.identifier_preparer.quote
-    note = f"SELECT age(xmin) FROM {TABLE} WHERE id = %s"  # noqa: S608
+    note = f"SELECT age(xmin) FROM {UPGRADES_TABLE} WHERE id = %s"  # noqa: S608
     found = {}
     for name, before in record.rows.items():
         since = f"count(*) FILTER (WHERE age(xmin) < ({note}))"

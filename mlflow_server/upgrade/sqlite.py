@@ -10,7 +10,7 @@ from pathlib import Path
 from mlflow_server.errors import BusyError, UnavailableError
 from mlflow_server.store.engine import open_sqlite, sqlite_path
 from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
-from mlflow_server.upgrade.keeping import Kept, Record, keep_sqlite, note
+from mlflow_server.upgrade.keeping import Kept, Record, keep_sqlite, make_record, note
 from mlflow_server.upgrade.migrating import (
     Stepping,
     count_broken_references,
@@ -20,6 +20,7 @@ from mlflow_server.upgrade.migrating import (
 )
 from mlflow_server.upgrade.sessions import processes_with
 from mlflow_server.upgrade.survey import Surveyed
+from mlflow_server.upgrade.watch import Watch
 from mlflow_server.uris import StoreUri
 
 
@@ -88,26 +89,33 @@ def upgrade_sqlite(
         # Twice the size in the store's folder: the copy, in it a table beside its old self.
         require_space(path.parent, 2 * found.plan.size_bytes, "the copy that is migrated")
         require_space(folder, found.plan.size_bytes, "the backup")
-        kept = keep_sqlite(guard, path, folder)
+        watch = Watch()
+        with watch.part("backup"):
+            kept = keep_sqlite(guard, path, folder)
         with appearing(path) as new:
-            shutil.copyfile(kept.path, new)
-            record = _migrate(new, found, kept, id_, step)
+            with watch.part("copy"):
+                shutil.copyfile(kept.path, new)
+            record = _migrate(new, found, kept, id_, step, watch)
             # What is left beside the old file must not be taken for the new one's.
             guard.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return record
 
 
-def _migrate(new: Path, found: Surveyed, kept: Kept, id_: str, step: Stepping) -> Record:
+def _migrate(
+    new: Path, found: Surveyed, kept: Kept, id_: str, step: Stepping, watch: Watch
+) -> Record:
     engine = create_unsynced_engine(new)
     try:
         with engine.begin() as connection:
-            before = count_rows(connection, found.plan.status.pending)
-            broken = count_broken_references(connection)
-            migrate_all(connection, found, step)
-            require_all_there(connection, found, before, broken)
-            status = found.plan.status
-            rows = count_rows(connection)
-            record = Record(id_, status.current, status.head, kept, rows, found.auth_revision)
+            with watch.part("verification"):
+                before = count_rows(connection, found.plan.status.pending)
+                broken = count_broken_references(connection)
+            with watch.part("migration"):
+                migrate_all(connection, found, step)
+            with watch.part("verification"):
+                require_all_there(connection, found, before, broken)
+                rows = count_rows(connection)
+            record = make_record(id_, found, kept, rows, watch)
             note(connection, record)
     finally:
         engine.dispose()
@@ -142,7 +150,7 @@ def count_written_sqlite(uri: StoreUri, record: Record, found: Surveyed) -> dict
     with tempfile.TemporaryDirectory(prefix="mlflow-server-undo-") as folder:
         expected = Path(folder) / "expected.sqlite"
         shutil.copyfile(record.kept.path, expected)
-        _migrate(expected, found, record.kept, record.id, lambda *_: None)
+        _migrate(expected, found, record.kept, record.id, lambda *_: None, Watch())
         with closing(open_sqlite(uri, timeout_s=30.0)) as connection:
             connection.execute("ATTACH ? AS expected", (str(expected),))
             return {

@@ -1,0 +1,230 @@
+"""`upgrade` beside `mlflow db upgrade`, on identical stores of MLflow 2.9.
+
+    python benchmarks/upgrade.py                 # everything, about five minutes
+    python benchmarks/upgrade.py --quick         # small stores: does it work
+    python benchmarks/upgrade.py --only upgrade-postgresql --rounds 3
+
+What each number means: benchmarks/README.md. Exit status: 0 all bars met, 3 some missed, 1 a
+measurement failed, 2 wrong usage or something needed is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from _command import absolute, positive, require_postgresql, tell, unwind_when_terminated
+from _databases import ENGINES, Databases, PostgresqlDatabases, open_databases
+from _document import begin_document, end_document, print_document
+from _gc_places import file_system
+from _programs import Finished, VoidError, run_command, tail
+from _results import OURS, Bar, Measurement
+from _scenario import STOCK, Scenario, Way, choose, rows_of
+from _servers import REPOSITORY
+from _session import Recorder
+from _stock_environment import stock_python
+from _stores import run_seed
+from _upgrade_seed import METRIC_KEYS
+
+RUNS = 300
+CONDITIONS = (
+    "from start to exit of the whole command, telemetry off, on fresh copies of one seeded store, "
+    "a sync before each",
+    f"{RUNS} runs of MLflow 2.9 with {METRIC_KEYS} metrics each; no traces",
+    "the migration itself: ours as the command reports it; of stock the command, without what it "
+    "takes where nothing is pending",
+    "PostgreSQL: default configuration, fsync on, Unix socket, psycopg2; pg_dump makes the backup",
+)
+
+
+@dataclass
+class Bench:
+    """What the scenarios measure with.
+
+    Attributes:
+        folder: On a disk; everything is in it.
+        stock_python: Interpreter of stock MLflow.
+        points: Of each metric.
+        resources: Closes what is opened on the way.
+        recorder: Gets the values.
+        round_number: From 1.
+    """
+
+    folder: Path
+    stock_python: str
+    points: int
+    resources: ExitStack
+    recorder: Recorder = field(default_factory=Recorder)
+    round_number: int = 1
+    _databases: dict[str, Databases] = field(default_factory=dict)
+
+    def databases(self, engine: str) -> Databases:
+        """Those of an engine, with a store seeded, when they are first asked for."""
+        if engine not in self._databases:
+            opened = self.resources.enter_context(open_databases(engine, self.folder / engine))
+            tell(f"{engine}: seeding {RUNS * METRIC_KEYS * self.points:,} metric points")
+
+            def fill(uri: str) -> None:
+                run_seed("_upgrade_seed.py", uri, str(RUNS), str(self.points))
+
+            opened.seed("seeded", fill)
+            self._databases[engine] = opened
+        return self._databases[engine]
+
+    @contextmanager
+    def store(self, engine: str) -> Iterator[str]:
+        """The URI of a fresh copy of the store."""
+        databases = self.databases(engine)
+        uri = databases.copy("seeded", "copied")
+        try:
+            os.sync()
+            yield uri
+        finally:
+            databases.drop("copied")
+
+
+class Upgrade(Scenario[Bench]):
+    """`--check`, the upgrade, and once more when nothing is pending."""
+
+    def __init__(self, engine: str) -> None:
+        key = f"upgrade-{engine}"
+        limit = {engine: Bar(ours_at_most=1.5)}
+        super().__init__(
+            key,
+            engine,
+            [
+                Measurement(f"{key}-check", "--check", "s", limit, compared_with=None),
+                Measurement(key, "upgrade, 44 revisions", "s", {engine: Bar(at_most=2)}),
+                Measurement(
+                    f"{key}-itself", "- the migration itself", "s", {engine: Bar(at_most=1.1)}
+                ),
+                Measurement(
+                    f"{key}-nothing", "nothing pending", "s", {engine: Bar(ours_at_most=1)}
+                ),
+            ],
+        )
+
+    def ways(self, bench: Bench) -> Sequence[Way]:
+        return [
+            (STOCK, partial(self.measure_stock, bench)),
+            (OURS, partial(self.measure_ours, bench)),
+        ]
+
+    def measure_stock(self, bench: Bench) -> None:
+        with bench.store(self.engine) as uri:
+            command = (bench.stock_python, "-m", "mlflow", "db", "upgrade", uri)
+            done, nothing = run_command(command, {}), run_command(command, {})
+            self.check(bench)
+        self.keep(bench, self.name, STOCK, done.seconds, done)
+        self.keep(bench, f"{self.name}-itself", STOCK, done.seconds - nothing.seconds, done)
+        self.keep(bench, f"{self.name}-nothing", STOCK, nothing.seconds, nothing)
+
+    def measure_ours(self, bench: Bench) -> None:
+        with bench.store(self.engine) as uri:
+            checked, _ = self.run_ours(bench, uri, "--check", code=3)
+            done, report = self.run_ours(bench, uri, "--backup-folder", str(bench.folder / "kept"))
+            nothing, _ = self.run_ours(bench, uri)
+            self.check(bench)
+        seconds = report["items"][0]["facts"]["seconds"]
+        tell(f"{self.name}: {seconds}")
+        self.keep(bench, f"{self.name}-check", OURS, checked.seconds, checked)
+        self.keep(bench, self.name, OURS, done.seconds, done)
+        self.keep(bench, f"{self.name}-itself", OURS, seconds["migration"], done)
+        self.keep(bench, f"{self.name}-nothing", OURS, nothing.seconds, nothing)
+
+    def run_ours(
+        self, bench: Bench, uri: str, *options: str, code: int = 0
+    ) -> tuple[Finished, dict[str, Any]]:
+        """Run `upgrade` out of this repository, with PostgreSQL's programs on PATH."""
+        settings = {"PYTHONPATH": str(REPOSITORY), "MLFLOW_BACKEND_STORE_URI": uri}
+        databases = bench.databases(self.engine)
+        if isinstance(databases, PostgresqlDatabases):
+            folder = Path(databases.tool("pg_dump")).parent
+            settings["PATH"] = f"{folder}:{os.environ['PATH']}"
+        # The exit code of --check says that something is pending.
+        program = (
+            "import subprocess, sys; sys.exit(subprocess.run(sys.argv[2:]).returncode "
+            "!= int(sys.argv[1]))"
+        )
+        ours = (sys.executable, "-m", "mlflow_server", "upgrade", *options, "--json")
+        wrapped = (sys.executable, "-c", program, str(code), *ours)
+        finished = run_command(ours if code == 0 else wrapped, settings)
+        try:
+            return finished, json.loads(finished.stdout)
+        except ValueError:
+            raise VoidError(f"no report on stdout: {tail(finished.stdout)}") from None
+
+    def check(self, bench: Bench) -> None:
+        """Raise unless the store is at the newest revision with all its points.
+
+        Raises:
+            VoidError: It is not.
+        """
+        query = "SELECT (SELECT version_num FROM alembic_version), (SELECT count(*) FROM metrics)"
+        found = tuple(bench.databases(self.engine).query("copied", query)[0])
+        if found != ("dc11669786a5", RUNS * METRIC_KEYS * bench.points):
+            raise VoidError(f"the store is at {found}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only",
+        type=lambda text: [word.strip() for word in text.split(",")],
+        default=[],
+        metavar="ROW[,ROW]",
+        help="rows, or beginnings of rows",
+    )
+    parser.add_argument("--rounds", type=positive, default=1, help="rounds, medians are shown (1)")
+    parser.add_argument("--quick", action="store_true", help="small stores: does it work")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--stock-python",
+        type=absolute,
+        metavar="PATH",
+        help="interpreter for stock (default: .venv-stock, made when missing)",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure, print, and give the exit status."""
+    arguments = parse_arguments()
+    points = 3 if arguments.quick else 330
+    scenarios = choose([Upgrade(engine) for engine in ENGINES], arguments.only)
+    require_postgresql()
+    unwind_when_terminated()
+    stock = str(arguments.stock_python or stock_python())
+    try:
+        with ExitStack() as resources:
+            made = tempfile.TemporaryDirectory(prefix="mlflow-bench-", ignore_cleanup_errors=True)
+            folder = Path(resources.enter_context(made)).resolve()
+            bench = Bench(folder, stock, points, resources)
+            effort = {"rounds": arguments.rounds, "points": points, "quick": arguments.quick}
+            document = begin_document("benchmarks/upgrade", stock, CONDITIONS, effort)
+            document["conditions"].append(f"everything on {file_system(folder)}")
+            for bench.round_number in range(1, arguments.rounds + 1):
+                for scenario in scenarios:
+                    scenario.run(bench)
+    except KeyboardInterrupt:
+        tell("interrupted; everything is stopped and removed")
+        return 130
+    recorder = bench.recorder
+    rows = rows_of(scenarios, recorder.samples)
+    document = end_document(document, rows, recorder.samples, recorder.failures, recorder.warnings)
+    return print_document(document, rows, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
