@@ -92,11 +92,15 @@ def _upgrade(context: Context, loaded: LoadedSettings) -> None:
     Of several servers that start at once, one does it and the others wait.
     """
     from mlflow_server.cli.backup import databases_of
+    from mlflow_server.errors import BusyError
     from mlflow_server.store.revision import SchemaState, read_store_status
 
     databases = databases_of(loaded)
-    if not any(read_store_status(u).state is SchemaState.BEHIND for u in databases.values()):
-        return
+    try:
+        if not any(read_store_status(u).state is SchemaState.BEHIND for u in databases.values()):
+            return
+    except BusyError:
+        log.info("somebody else is at the store: waiting")
     log.info("the store has an older schema; upgrading it")
     names = {"backend": "MLFLOW_BACKEND_STORE_URI", "registry": "MLFLOW_REGISTRY_STORE_URI"}
     uris = {names[name]: uri.text for name, uri in databases.items() if name in names}

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_server.errors import OpsError, UsageError
+from mlflow_server.errors import BusyError, OpsError, UsageError
 from mlflow_server.store.engine import explained, sqlite_path
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import SchemaState
 from mlflow_server.store.schema import initialise
 from mlflow_server.upgrade.keeping import Kept, Record, folder_of, new_id
-from mlflow_server.upgrade.look import look
 from mlflow_server.upgrade.postgresql import upgrade_postgresql
 from mlflow_server.upgrade.request import Request
 from mlflow_server.upgrade.sqlite import upgrade_sqlite
@@ -68,16 +67,24 @@ class Upgrade:
             OpsError: It failed; the database that it failed at is as it was.
         """
         # All of them first: nothing is begun that cannot be finished.
-        look(self._request.databases)
-        for name, uri in self._request.databases.items():
-            self.result.databases[name] = self._upgrade(name, uri)
+        for name in self._request.databases:
+            self._look(name)
+        for name in self._request.databases:
+            self.result.databases[name] = self._upgrade(name)
         return self.result
 
-    def _upgrade(self, name: str, uri: StoreUri) -> Upgraded:
-        found = survey(uri, is_auth=name == "auth")
-        if not found.is_pending:
+    def _look(self, name: str) -> Surveyed | None:
+        """What there is to do; None when another one is doing it."""
+        try:
+            return survey(self._request.databases[name], is_auth=name == "auth")
+        except BusyError:
+            return None  # the lock says who
+
+    def _upgrade(self, name: str) -> Upgraded:
+        uri, found = self._request.databases[name], self._look(name)
+        if found is not None and not found.is_pending:
             return Upgraded(found)
-        if found.plan.status.state is SchemaState.EMPTY:
+        if found is not None and found.plan.status.state is SchemaState.EMPTY:
             if name == "auth":
                 return Upgraded(found)  # MLflow's application makes it
             return Upgraded(found, is_made=initialise(uri))

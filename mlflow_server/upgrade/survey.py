@@ -16,6 +16,7 @@ from mlflow_server.store.revision import (
 )
 from mlflow_server.upgrade.plan import Plan, make_plan
 from mlflow_server.upgrade.revisions import known_revisions
+from mlflow_server.upgrade.sessions import session_name
 from mlflow_server.upgrade.sizes import read_sizes
 from mlflow_server.uris import StoreUri
 
@@ -68,7 +69,7 @@ def survey(uri: StoreUri, *, is_auth: bool = False) -> Surveyed:
             nothing = SchemaStatus(SchemaState.EMPTY, None, head_revision())
             return Surveyed(uri, Plan(nothing, (), 0.0, 0, 0))
         refuse_other_files(uri)
-    with connect(uri) as connection:
+    with connect(uri, application_name=session_name()) as connection:
         status = read_status(connection)
         auth_revision = read_auth_revision(connection)
         if is_auth and status.state is SchemaState.FOREIGN and auth_revision is not None:

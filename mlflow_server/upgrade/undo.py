@@ -59,7 +59,7 @@ class Undo:
         """
         found = []
         for name, uri in self._request.databases.items():
-            with connect(uri) as connection:
+            with connect(uri, application_name=session_name()) as connection:
                 record, status = last_record(connection), read_status(connection)
             if record is not None:
                 found.append(self._look(name, uri, record, status))
@@ -101,7 +101,7 @@ class Undo:
         done = []
         for name, uri in self._request.databases.items():
             with exclusive(uri, "upgrade"), explained(uri):
-                with connect(uri) as connection:
+                with connect(uri, application_name=session_name()) as connection:
                     record, status = last_record(connection), read_status(connection)
                 if record is None:
                     continue

