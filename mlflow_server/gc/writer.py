@@ -19,7 +19,7 @@ _BREATH_S = 0.11
 # Half of what a waiting request should see at most.
 _SQLITE_S = 0.5
 # A server's commits wait for the disk behind ours: short ones, and as much time for the others.
-_SHARED_S = 0.1
+_SHARED_S = 0.025
 _COMPANY = (
     "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
     "AND COALESCE(backend_type, 'client backend') = 'client backend' "

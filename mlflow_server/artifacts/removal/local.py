@@ -29,7 +29,8 @@ TRASH = ".gc-trash"
 # To look for entries in, which takes no permission to list them.
 _PASSAGE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_THREADS = 8
+# More of them wait for the journal of the file system, and take each other's processor for it.
+_THREADS = 4
 _NEIGHBOURS_AT_ONCE = 64
 
 T = TypeVar("T")
