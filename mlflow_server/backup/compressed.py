@@ -3,10 +3,11 @@
 import gzip
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from mlflow_server.backup.behind import Behind
 
 # Compressing less takes no longer than to tell somebody else.
 _WORTH_BYTES = 64 * 1024
@@ -17,16 +18,15 @@ class Compressed:
 
     Args:
         lines: Compresses.
-        pool: Of one thread: it takes as long to compress lines as to make them.
+        behind: Does it: it takes as long to compress lines as to make them.
 
     Attributes:
         sha256: Of the compressed file, hexadecimal, once it is closed.
     """
 
-    def __init__(self, lines: gzip.GzipFile, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, lines: gzip.GzipFile, behind: Behind) -> None:
         self._lines = lines
-        self._pool = pool
-        self._writing: Future[object] | None = None
+        self._behind = behind
         self.sha256 = ""
 
     def write(self, content: bytes) -> None:
@@ -35,21 +35,11 @@ class Compressed:
         Raises:
             OSError: These, or those before, cannot be written.
         """
-        self.wait()
         if len(content) < _WORTH_BYTES:
+            self._behind.wait()
             self._lines.write(content)
         else:
-            self._writing = self._pool.submit(self._lines.write, content)
-
-    def wait(self) -> None:
-        """Until everything is written.
-
-        Raises:
-            OSError: It cannot be.
-        """
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            writing.result()
+            self._behind.do(self._lines.write, content)
 
 
 @contextmanager
@@ -64,14 +54,14 @@ def compressed(path: Path, level: int) -> Iterator[Compressed]:
     with path.open("wb") as file:
         hashing = _Hashing(file)
         with (
-            ThreadPoolExecutor(1) as pool,
+            closing(Behind()) as behind,
             gzip.GzipFile("", "wb", level, hashing, mtime=0) as lines,
         ):
-            found = Compressed(lines, pool)
+            found = Compressed(lines, behind)
             try:
                 yield found
             finally:
-                found.wait()
+                behind.wait()
     found.sha256 = hashing.digest.hexdigest()
 
 

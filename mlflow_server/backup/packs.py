@@ -1,10 +1,13 @@
 """Artifacts in tar files: many small ones together, a large one alone."""
 
+import contextlib
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from mlflow_server.backup.behind import Behind
 
 PACK_BYTES = 64 * 1024 * 1024
 _BLOCK = 512
@@ -14,6 +17,8 @@ _PADDING = b"\0" * _BLOCK
 _LARGEST_OCTAL = 8**11 - 1
 # Of small contents, what is written at once.
 _WRITE_BYTES = 1024 * 1024
+# To hash less takes no longer than to tell somebody else.
+_WORTH_BYTES = 64 * 1024
 
 
 class Pack(NamedTuple):
@@ -54,6 +59,8 @@ class PackWriter:
         self._keep = keep
         self._pack_bytes = pack_bytes
         self._open: _OpenPack | None = None
+        self._writing = Behind()
+        self._keeping = Behind()
         self.finished: list[Pack] = []
 
     def add(self, chunks: Iterable[bytes], size_bytes: int) -> tuple[str, int]:
@@ -84,8 +91,13 @@ class PackWriter:
         Returns:
             All of them.
         """
-        if self._open is not None:
-            self._finish(self._open)
+        try:
+            if self._open is not None:
+                self._finish(self._open)
+            self._keeping.wait()
+        finally:
+            self._writing.close()
+            self._keeping.close()
         return self.finished
 
     def _pack_for(self, size_bytes: int) -> "_OpenPack":
@@ -95,31 +107,37 @@ class PackWriter:
             pack = None
         if pack is None:
             name = f"{self._backup_id}/{len(self.finished) + 1:05d}.tar"
-            pack = self._open = _OpenPack(name, self._folder / Path(name).name)
+            pack = self._open = _OpenPack(name, self._folder / Path(name).name, self._writing)
         return pack
 
     def _finish(self, pack: "_OpenPack") -> None:
         self._open = None
         self.finished.append(pack.finish())
-        self._keep(pack.path, pack.name)
+        # Where the disk or an object store is waited for, the next pack is begun meanwhile.
+        self._keeping.do(self._keep, pack.path, pack.name)
 
 
 class _OpenPack:
-    """A tar file that is being written. Its members are numbered."""
+    """A tar file that is being written. Its members are numbered.
 
-    def __init__(self, name: str, path: Path) -> None:
+    It is hashed and written in a thread: so a large content is hashed by two processors.
+    """
+
+    def __init__(self, name: str, path: Path, writing: Behind) -> None:
         self.name = name
         self.path = path
         self.size_bytes = 0
         self._members = 0
         self._digest = hashlib.sha256()
         self._file = path.open("wb", buffering=0)
+        self._writing = writing
         # To write each of many small ones, and to hash it, would take longer than to read it.
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 
     def add(self, chunks: Iterable[bytes], size_bytes: int) -> int:
         self._write_waiting()
+        self._writing.wait()
         before = self.size_bytes, self._digest.copy()
         try:
             self._write(_header(self._members + 1, size_bytes))
@@ -130,6 +148,8 @@ class _OpenPack:
                 raise ValueError("the content is of another length")
             self._write(b"\0" * (-size_bytes % _BLOCK))
         except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one that is told
+                self._writing.wait()
             self.size_bytes, self._digest = before
             self._file.seek(self.size_bytes)
             self._file.truncate()
@@ -153,6 +173,7 @@ class _OpenPack:
     def finish(self) -> Pack:
         self._write_waiting()
         self._write(_END)
+        self._writing.wait()
         self._file.close()
         return Pack(self.name, self.size_bytes, self._digest.hexdigest())
 
@@ -166,6 +187,13 @@ class _OpenPack:
         self.size_bytes += len(content)
 
     def _write_out(self, content: bytes) -> None:
+        if len(content) < _WORTH_BYTES:
+            self._writing.wait()
+            self._put(content)
+        else:
+            self._writing.do(self._put, content)
+
+    def _put(self, content: bytes) -> None:
         self._digest.update(content)
         left = memoryview(content)
         while left:

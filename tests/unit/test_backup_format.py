@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import string
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -94,7 +96,11 @@ def test_lines_that_are_none(text: bytes) -> None:
         list(read_lines(io.BytesIO(content), sha256(content), "here"))
 
 
-@given(sizes=st.lists(st.integers(0, 3_000), max_size=30))
+# What is large enough for a thread of its own among what is not.
+SIZES = st.one_of(st.integers(0, 3_000), st.sampled_from([65_000, 65_536, 300_000]))
+
+
+@given(sizes=st.lists(SIZES, max_size=30))
 def test_packs_are_tar_files(tmp_path_factory: pytest.TempPathFactory, sizes: list[int]) -> None:
     import tarfile
 
@@ -118,6 +124,38 @@ def test_packs_are_tar_files(tmp_path_factory: pytest.TempPathFactory, sizes: li
         with tarfile.open(folder / "there" / entry.file.rpartition("/")[2]) as tar:
             members += [tar.extractfile(member).read() for member in tar]  # type: ignore[union-attr]
     assert members == contents
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_a_pack_that_cannot_be_kept_is_told(tmp_path: Path, count: int) -> None:
+    def keep(_path: Path, _name: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = PackWriter("20261121T134115Z", tmp_path, keep, pack_bytes=100_000)
+    writer.add((b"x" * 90_000,), 90_000)
+    with pytest.raises(OSError, match="No space"):
+        for _ in range(count):
+            writer.add((b"x" * 90_000,), 90_000)
+        writer.close()
+
+
+def test_a_large_content_that_fails_is_not_in_a_pack(tmp_path: Path) -> None:
+    writer = PackWriter("20261121T134115Z", tmp_path, lambda path, name: None)
+
+    def failing() -> Iterator[bytes]:
+        yield b"x" * 200_000
+        yield b"y" * 200_000
+        raise KeyError
+
+    writer.add((b"1" * 100_000,), 100_000)
+    with pytest.raises(KeyError):
+        writer.add(failing(), 600_000)
+    _, offset = writer.add((b"2" * 100_000,), 100_000)
+    (entry,) = writer.close()
+    whole = (tmp_path / "00001.tar").read_bytes()
+    assert (sha256(whole), len(whole)) == (entry.sha256, entry.size_bytes)
+    assert whole[offset : offset + 100_000] == b"2" * 100_000
+    assert b"xx" not in whole
 
 
 @pytest.mark.parametrize("chunks", [(b"short",), (b"too ", b"long for it")])
