@@ -94,11 +94,13 @@ def upgraded_report(context: Context, result: "Result") -> Report:
     """What was done."""
     items, undo = [], False
     for name, done in result.databases.items():
-        status = done.found.plan.status
+        found = done.found
+        status = found.plan.status
+        is_store = status.current is not None
         facts: dict[str, Any] = {
-            "store": done.found.uri.shown,
-            "before": status.current,
-            "after": status.head,
+            "store": found.uri.shown,
+            "before": status.current if is_store else found.auth_revision,
+            "after": status.head if is_store else (found.auth_pending or (None,))[-1],
         }
         if done.record is not None:
             kept = done.record.kept
@@ -138,7 +140,8 @@ def undone_report(
         Item(
             f"database:{each.name}",
             Status.OK,
-            f"back at {each.record.before}, as it was at {each.record.id}",
+            f"back at {each.record.before or each.record.auth_before}, as it was at "
+            f"{each.record.id}",
             facts={
                 "store": each.uri.shown,
                 "before": each.record.after,

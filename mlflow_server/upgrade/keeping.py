@@ -48,8 +48,8 @@ class Record:
 
     Args:
         id: By its time.
-        before: The revision before.
-        after: The revision after.
+        before: The revision before; None where there is no store, only users.
+        after: The revision after; None likewise.
         kept: The backup.
         rows: Of each table, when it ended.
         seconds: That its parts took.
@@ -59,7 +59,7 @@ class Record:
 
     id: str
     before: str | None
-    after: str
+    after: str | None
     kept: Kept
     rows: dict[str, int]
     seconds: dict[str, float]
@@ -144,9 +144,8 @@ def make_record(
     """What an upgrade that is done notes."""
     status = found.plan.status
     seconds = {name: round(value, 3) for name, value in watch.seconds.items()}
-    return Record(
-        id_, status.current, status.head, kept, rows, seconds, auth_before=found.auth_revision
-    )
+    after = status.head if status.current is not None else None
+    return Record(id_, status.current, after, kept, rows, seconds, found.auth_revision)
 
 
 def identity_of(connection: "Connection") -> str:

@@ -76,9 +76,10 @@ class Undo:
             )
         require_backup(record)
         if uri.dialect is Dialect.SQLITE:
-            before = record.before
-            pending = pending_after(before) or ()
-            was = SchemaStatus(SchemaState.BEHIND, before, status.head, pending)
+            before, state, pending = record.before, SchemaState.CURRENT, tuple[str, ...]()
+            if before is not None:
+                state, pending = SchemaState.BEHIND, pending_after(before) or ()
+            was = SchemaStatus(state, before, status.head, pending)
             revision = record.auth_before
             surveyed = Surveyed(
                 uri, Plan(was, (), 0.0, record.kept.size_bytes, 0), revision, auth_pending(revision)

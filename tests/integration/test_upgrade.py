@@ -21,11 +21,13 @@ import pytest
 import sqlalchemy
 
 from mlflow_server.errors import OpsError
-from mlflow_server.store.revision import head_revision
+from mlflow_server.store.revision import auth_migration_tree, head_revision
 from mlflow_server.upgrade.execute import Upgrade
 from mlflow_server.upgrade.request import Request
+from mlflow_server.upgrade.survey import auth_pending
 from mlflow_server.uris import parse_store_uri
 from tests.conftest import Postgres
+from tests.integration.test_restore_auth import FIRST, configured, make_auth
 from tests.support.api_dump import Dumper
 from tests.support.everything_place import Copy, assert_goes_on, serving
 from tests.support.old_store_at import put_old_store
@@ -248,6 +250,48 @@ def test_a_store_in_wal_mode_loses_nothing(make_old: Callable[[str, str], Old]) 
             0
         ]
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_users_are_upgraded(kind_of_users: tuple[Old, str], *, is_own: bool) -> None:
+    old, users = kind_of_users
+    uri = users if is_own else old.uri
+    make_auth(uri, FIRST)
+    add = "INSERT INTO users (username, password_hash, is_admin) VALUES ('ada', 'x', true)"
+    with closing_engine(uri) as engine, engine.begin() as connection:
+        connection.execute(sqlalchemy.text(add))
+    config = configured(old.place.root / "config", uri)
+    pending = len(auth_migration_tree()) - 1
+    settings = {"MLFLOW_AUTH_CONFIG_PATH": config}
+    items = old.report("--check", code=3, **settings)["items"]
+    assert [len(item["facts"]["auth_pending"]) for item in items] == (
+        [0, pending] if is_own else [pending]
+    )
+    old.report(**settings)
+    with closing_engine(uri) as engine, engine.connect() as connection:
+        found = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version_auth"))
+        assert auth_pending(str(found.scalar_one())) == ()
+        assert connection.execute(
+            sqlalchemy.text("SELECT username FROM users")
+        ).scalars().all() == ["ada"]
+    assert old.revision() == head_revision()
+    assert len(old.backups) == (2 if is_own else 1)
+    old.run("--undo", "--discard-changes", "--yes", **settings)
+    with closing_engine(uri) as engine, engine.connect() as connection:
+        found = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version_auth"))
+        assert found.scalar_one() == FIRST
+    assert old.revision() == RELEASES[old.release].revision
+
+
+@pytest.fixture(params=KINDS)
+def kind_of_users(
+    request: pytest.FixtureRequest, make_old: Callable[[str, str], Old], tmp_path: Path
+) -> tuple[Old, str]:
+    """A store, and an empty database for users."""
+    old = make_old(request.param, "3.1.4")
+    if request.param == "sqlite":
+        return old, f"sqlite:///{tmp_path}/users.db"
+    return old, str(request.getfixturevalue("database_uri"))
 
 
 # --- What goes wrong -----------------------------------------------------------------------------
