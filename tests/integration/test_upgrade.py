@@ -21,6 +21,7 @@ import pytest
 import sqlalchemy
 
 from mlflow_server.errors import OpsError
+from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import auth_migration_tree, head_revision
 from mlflow_server.upgrade.execute import Upgrade
 from mlflow_server.upgrade.request import Request
@@ -378,6 +379,28 @@ def test_one_waits_for_another_when_told_to(old: Old) -> None:
     assert (first.returncode, second.returncode) == (0, 0)
     assert sum("up to date" in each for each in told) == 1
     assert len(old.backups) == 1
+
+
+@pytest.mark.parametrize("other", ["gc", "backup", "migrate"])
+def test_another_operation_works_on_the_store(old: Old, other: str) -> None:
+    with exclusive(parse_store_uri(old.uri), other):
+        for options in ([], ["--wait", "1"]):
+            ended = old.run(*options, code=75)
+            assert "another operation holds the lock" in ended.stderr
+            assert f"{other} " in ended.stderr
+        old.run("--check", code=3)
+    assert old.revision() == RELEASES[old.release].revision
+    assert old.backups == []
+
+
+def test_a_database_that_is_read_only(make_old: Callable[[str, str], Old]) -> None:
+    old = make_old("postgresql", "3.1.4")
+    name = old.uri.rpartition("/test_")[2].partition("?")[0]
+    old.execute(f"ALTER DATABASE test_{name} SET default_transaction_read_only = on")
+    ended = old.run(code=69)
+    assert "ReadOnly" in ended.stderr
+    assert old.revision() == RELEASES[old.release].revision
+    assert old.backups == []
 
 
 def test_somebody_else_is_on_the_store(old: Old) -> None:
