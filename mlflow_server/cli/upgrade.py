@@ -60,7 +60,7 @@ none of MLflow's. After a failure the store is as it was."""
     "With --undo: also when rows were written since, which are lost.",
     is_flag=True,
 )
-@own_option("--yes", "Do not ask before changes are discarded.", is_flag=True)
+@own_option("--yes", "Do not ask for confirmation.", is_flag=True)
 @own_option(
     "--backup-folder",
     "Where the backup goes; without it beside a SQLite file, or below data/.",

@@ -113,6 +113,11 @@ RUNS: dict[Name, Run] = {
             *("--backend-store-uri", _SILENT),
         ),
     ),
+    ("upgrade",): Run(
+        ("--dry-run",),
+        exit_code=ExitCode.UNAVAILABLE,
+        hangs_on=("--dry-run", "--backend-store-uri", _SILENT),
+    ),
     ("settings",): Run(coloured=True, total="settings"),
     ("help",): Run(("exit-codes",)),
     ("completion",): Run(("bash",)),
@@ -141,7 +146,7 @@ HAS_NOTHING_TO_PLAN: dict[Name, str] = {
 }
 
 # Commands that remove or overwrite what cannot be had back ask first, and take --yes for an answer.
-ASKS_FOR_CONFIRMATION: set[Name] = {("gc",), ("restore",)}
+ASKS_FOR_CONFIRMATION: set[Name] = {("gc",), ("restore",), ("upgrade",)}
 
 SECTIONS = {"Run", "Maintain", "Move data", "Access", "Inspect"}
 # A command keeps the help option of the first context it parses in: tests give all the same.
