@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,18 +24,25 @@ from mlflow_server.upgrade.survey import Surveyed
 from mlflow_server.upgrade.watch import Watch
 from mlflow_server.uris import StoreUri
 
+# Who only looks at a store, as another one that waits for the lock does, has it open that long.
+_LOOKS_S = 3.0
+_POLL_S = 0.1
+
 
 def require_alone(uri: StoreUri) -> None:
     """Raise when another process has the file open: it would go on with the old one.
 
     Raises:
-        BusyError: One has; says which.
+        BusyError: One has, and not for a moment only; says which.
     """
-    if others := processes_with(uri):
-        raise BusyError(
-            f"{uri.shown}: is in use by {', '.join(map(str, others))}",
-            hint="stop servers and other programs that use the store, then try again",
-        )
+    deadline = time.monotonic() + _LOOKS_S
+    while others := processes_with(uri):
+        if time.monotonic() > deadline:
+            raise BusyError(
+                f"{uri.shown}: is in use by {', '.join(map(str, others))}",
+                hint="stop servers and other programs that use the store, then try again",
+            )
+        time.sleep(_POLL_S)
 
 
 @contextmanager
@@ -44,7 +52,7 @@ def guarded(uri: StoreUri) -> Iterator[sqlite3.Connection]:
     Raises:
         BusyError: Somebody has it open.
     """
-    with closing(open_sqlite(uri, timeout_s=1.0)) as connection:
+    with closing(open_sqlite(uri, timeout_s=_LOOKS_S)) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         # The lock stays when the transaction has ended.
         connection.execute("BEGIN EXCLUSIVE")

@@ -298,10 +298,6 @@ def kind_of_users(
 # --- What goes wrong -----------------------------------------------------------------------------
 
 
-class _InjectedError(OpsError):
-    """What breaks an upgrade."""
-
-
 def test_a_failure_at_any_revision_changes_nothing(
     old: Old, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,9 +311,9 @@ def test_a_failure_at_any_revision_changes_nothing(
 
         def fail(_name: str, revision: str, done: int, _total: int, at: int = number) -> None:
             if done == at:
-                raise _InjectedError(revision)
+                raise OpsError(f"injected at {revision}")
 
-        with pytest.raises(_InjectedError):
+        with pytest.raises(OpsError, match="injected at"):
             Upgrade(request, fail).run()
         if content:
             assert path.read_bytes() == content

@@ -8,6 +8,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -110,14 +111,19 @@ def serving(store: Copy, folder: Path, workspaces: str = "") -> Iterator[Server]
 
 
 def run_program(name: str, *arguments: str, **environment: str) -> str:
-    """Run one of the programs beside this, and return what it prints."""
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SUPPORT / name), *arguments],
-        env=clean_environment(MLFLOW_DISABLE_TELEMETRY="true", **environment),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    """Run one of the programs beside this, and return what it prints.
+
+    In a folder of its own: MLflow leaves a database where it has been told of none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ended = subprocess.run(
+            [sys.executable, "-W", "ignore", str(SUPPORT / name), *arguments],
+            env=clean_environment(MLFLOW_DISABLE_TELEMETRY="true", **environment),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     assert ended.returncode == 0, ended.stderr[-4000:]
     return ended.stdout
 
