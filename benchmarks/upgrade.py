@@ -76,8 +76,9 @@ class Bench:
             def fill(uri: str) -> None:
                 run_seed("_upgrade_seed.py", uri, str(RUNS), str(self.points))
 
-            opened.seed("seeded", fill)
+            # Noted before, so that one that failed is not tried again under the same name.
             self._databases[engine] = opened
+            opened.seed("seeded", fill)
         return self._databases[engine]
 
     @contextmanager
