@@ -23,6 +23,35 @@ def positive(text: str) -> int:
     return number
 
 
+def words(text: str) -> list[str]:
+    """Names separated by commas, for argparse."""
+    return [word.strip() for word in text.split(",")]
+
+
+def row_parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line with the options of every benchmark that is made of rows.
+
+    Args:
+        description: What the benchmark says of itself.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", type=words, default=[], metavar="ROW[,ROW]", help="rows, or beginnings of rows"
+    )
+    parser.add_argument("--rounds", type=positive, help="rounds, medians are shown (1)")
+    parser.add_argument("--quick", action="store_true", help="small stores: does it work")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--stock-python",
+        type=absolute,
+        metavar="PATH",
+        help="interpreter for stock (default: .venv-stock, made when missing)",
+    )
+    return parser
+
+
 def tell(message: str) -> None:
     """Progress goes to stderr; stdout is for the result."""
     sys.stderr.write(f"{message}\n")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from _command import quit_with, tell
+from _document import end_document, print_document
 from _programs import Finished, VoidError
 from _results import Measurement, Row, Sample, make_row
 from _servers import ServerError
@@ -94,3 +95,16 @@ def rows_of(scenarios: Sequence[Scenario[B]], samples: Sequence[Sample]) -> list
         for scenario in scenarios
         for measurement in scenario.measurements
     ]
+
+
+def print_results(
+    document: dict[str, Any],
+    scenarios: Sequence[Scenario[B]],
+    recorder: Recorder,
+    *,
+    as_json: bool,
+) -> int:
+    """End a document with what was measured and print it; returns the exit status."""
+    rows = rows_of(scenarios, recorder.samples)
+    ended = end_document(document, rows, recorder.samples, recorder.failures, recorder.warnings)
+    return print_document(ended, rows, as_json=as_json)

@@ -24,10 +24,17 @@ from _backup_bench import Bench, Effort
 from _backup_migrate import Migrate
 from _backup_peer import COMMIT, SOURCE, make_peer
 from _backup_scenarios import make_scenarios
-from _command import absolute, positive, require_postgresql, tell, unwind_when_terminated
-from _document import begin_document, end_document, print_document
+from _command import (
+    absolute,
+    positive,
+    require_postgresql,
+    row_parser,
+    tell,
+    unwind_when_terminated,
+)
+from _document import begin_document
 from _gc_places import file_system
-from _scenario import Scenario, choose, rows_of
+from _scenario import Scenario, choose, print_results
 from _stock_environment import stock_python
 
 QUICK = Effort(runs=50, peer_runs=2, memory_rows=20_000)
@@ -46,19 +53,7 @@ CONDITIONS = (
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--only",
-        type=lambda text: [word.strip() for word in text.split(",")],
-        default=[],
-        metavar="ROW[,ROW]",
-        help="rows, or beginnings of rows",
-    )
-    parser.add_argument("--rounds", type=positive, help="rounds, medians are shown (1)")
-    parser.add_argument("--quick", action="store_true", help="small stores: does it work")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser = row_parser(__doc__)
     parser.add_argument(
         "--peer-runs",
         type=at_least_two,
@@ -76,12 +71,6 @@ def parse_arguments() -> argparse.Namespace:
         default=SOURCE,
         metavar="URL",
         help=f"where pip gets it from, at commit {COMMIT} (default: {SOURCE})",
-    )
-    parser.add_argument(
-        "--stock-python",
-        type=absolute,
-        metavar="PATH",
-        help="interpreter for stock (default: .venv-stock, made when missing)",
     )
     return parser.parse_args()
 
@@ -153,10 +142,7 @@ def main() -> int:
     except KeyboardInterrupt:
         tell("interrupted; everything is stopped and removed")
         return 130
-    recorder = bench.recorder
-    rows = rows_of(scenarios, recorder.samples)
-    document = end_document(document, rows, recorder.samples, recorder.failures, recorder.warnings)
-    return print_document(document, rows, as_json=arguments.json)
+    return print_results(document, scenarios, bench.recorder, as_json=arguments.json)
 
 
 if __name__ == "__main__":

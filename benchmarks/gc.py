@@ -21,20 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from _command import (
-    absolute,
     positive,
     quit_with,
     require_postgresql,
+    row_parser,
     tell,
     unwind_when_terminated,
+    words,
 )
-from _document import begin_document, end_document, print_document
+from _document import begin_document
 from _gc_bench import Bench, Effort
 from _gc_places import MEMORY_SYSTEMS, file_system, find_disk
 from _gc_s3 import find_weed, weed_version
 from _gc_scenarios import make_scenarios
 from _gc_versus import OnDisk, OnS3
-from _scenario import Scenario, choose, rows_of
+from _scenario import Scenario, choose, print_results
 from _servers import REPOSITORY
 from _stock_environment import stock_python
 
@@ -61,33 +62,14 @@ CONDITIONS = (
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--only", type=words, default=[], metavar="ROW[,ROW]", help="rows, or beginnings of rows"
-    )
+    parser = row_parser(__doc__)
     parser.add_argument(
         "--runs",
         type=sizes,
         metavar="N[,N]",
         help="deleted runs of the rows on tmpfs, postgresql and sqlite (3000,10000)",
     )
-    parser.add_argument("--rounds", type=positive, help="rounds, medians are shown (1)")
-    parser.add_argument("--quick", action="store_true", help="small stores: does it work")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "--stock-python",
-        type=absolute,
-        metavar="PATH",
-        help="interpreter for stock (default: .venv-stock, made when missing)",
-    )
     return parser.parse_args()
-
-
-def words(text: str) -> list[str]:
-    """Names separated by commas, for argparse."""
-    return [word.strip() for word in text.split(",")]
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -171,10 +153,7 @@ def main() -> int:
     except KeyboardInterrupt:
         tell("interrupted; everything is stopped and removed")
         return 130
-    recorder = bench.recorder
-    rows = rows_of(scenarios, recorder.samples)
-    document = end_document(document, rows, recorder.samples, recorder.failures, recorder.warnings)
-    return print_document(document, rows, as_json=arguments.json)
+    return print_results(document, scenarios, bench.recorder, as_json=arguments.json)
 
 
 if __name__ == "__main__":

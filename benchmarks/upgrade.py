@@ -10,7 +10,6 @@ measurement failed, 2 wrong usage or something needed is not installed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -22,13 +21,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _command import absolute, positive, require_postgresql, tell, unwind_when_terminated
+from _command import (
+    require_postgresql,
+    row_parser,
+    tell,
+    unwind_when_terminated,
+)
 from _databases import ENGINES, Databases, PostgresqlDatabases, open_databases
-from _document import begin_document, end_document, print_document
+from _document import begin_document
 from _gc_places import file_system
 from _programs import Finished, VoidError, run_command, tail
 from _results import OURS, Bar, Measurement
-from _scenario import STOCK, Scenario, Way, choose, rows_of
+from _scenario import STOCK, Scenario, Way, choose, print_results
 from _servers import REPOSITORY
 from _session import Recorder
 from _stock_environment import stock_python
@@ -176,32 +180,10 @@ class Upgrade(Scenario[Bench]):
             raise VoidError(f"the store is at {found}")
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--only",
-        type=lambda text: [word.strip() for word in text.split(",")],
-        default=[],
-        metavar="ROW[,ROW]",
-        help="rows, or beginnings of rows",
-    )
-    parser.add_argument("--rounds", type=positive, default=1, help="rounds, medians are shown (1)")
-    parser.add_argument("--quick", action="store_true", help="small stores: does it work")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "--stock-python",
-        type=absolute,
-        metavar="PATH",
-        help="interpreter for stock (default: .venv-stock, made when missing)",
-    )
-    return parser.parse_args()
-
-
 def main() -> int:
     """Measure, print, and give the exit status."""
-    arguments = parse_arguments()
+    arguments = row_parser(__doc__).parse_args()
+    rounds = arguments.rounds or 1
     points = 3 if arguments.quick else 330
     scenarios = choose([Upgrade(engine) for engine in ENGINES], arguments.only)
     require_postgresql()
@@ -212,19 +194,16 @@ def main() -> int:
             made = tempfile.TemporaryDirectory(prefix="mlflow-bench-", ignore_cleanup_errors=True)
             folder = Path(resources.enter_context(made)).resolve()
             bench = Bench(folder, stock, points, resources)
-            effort = {"rounds": arguments.rounds, "points": points, "quick": arguments.quick}
+            effort = {"rounds": rounds, "points": points, "quick": arguments.quick}
             document = begin_document("benchmarks/upgrade", stock, CONDITIONS, effort)
             document["conditions"].append(f"everything on {file_system(folder)}")
-            for bench.round_number in range(1, arguments.rounds + 1):
+            for bench.round_number in range(1, rounds + 1):
                 for scenario in scenarios:
                     scenario.run(bench)
     except KeyboardInterrupt:
         tell("interrupted; everything is stopped and removed")
         return 130
-    recorder = bench.recorder
-    rows = rows_of(scenarios, recorder.samples)
-    document = end_document(document, rows, recorder.samples, recorder.failures, recorder.warnings)
-    return print_document(document, rows, as_json=arguments.json)
+    return print_results(document, scenarios, bench.recorder, as_json=arguments.json)
 
 
 if __name__ == "__main__":
