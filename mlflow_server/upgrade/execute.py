@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
+from mlflow_server.backup.names import make_id
 from mlflow_server.errors import BusyError, OpsError, UsageError
 from mlflow_server.store.engine import explained, sqlite_path
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import SchemaState
 from mlflow_server.store.schema import initialise
-from mlflow_server.upgrade.keeping import Kept, Record, folder_of, new_id
+from mlflow_server.upgrade.keeping import Record, folder_of
 from mlflow_server.upgrade.postgresql import upgrade_postgresql
 from mlflow_server.upgrade.request import Request
 from mlflow_server.upgrade.sqlite import upgrade_sqlite
@@ -67,10 +69,9 @@ class Upgrade:
             OpsError: It failed; the database that it failed at is as it was.
         """
         # All of them first: nothing is begun that cannot be finished.
-        for name in self._request.databases:
-            self._look(name)
-        for name in self._request.databases:
-            self.result.databases[name] = self._upgrade(name)
+        found = {name: self._look(name) for name in self._request.databases}
+        for name, each in found.items():
+            self.result.databases[name] = self._upgrade(name, each)
         return self.result
 
     def _look(self, name: str) -> Surveyed | None:
@@ -80,8 +81,8 @@ class Upgrade:
         except BusyError:
             return None  # the lock says who
 
-    def _upgrade(self, name: str) -> Upgraded:
-        uri, found = self._request.databases[name], self._look(name)
+    def _upgrade(self, name: str, found: Surveyed | None) -> Upgraded:
+        uri = self._request.databases[name]
         if found is not None and not found.is_pending:
             return Upgraded(found)
         if found is not None and found.plan.status.state is SchemaState.EMPTY:
@@ -95,7 +96,7 @@ class Upgrade:
             return Upgraded(found, self._upgrade_locked(name, uri, found))
 
     def _upgrade_locked(self, name: str, uri: StoreUri, found: Surveyed) -> Record:
-        id_ = new_id()
+        id_ = make_id(datetime.now(UTC), None)
 
         def step(revision: str, done: int, total: int) -> None:
             self._progress(name, revision, done, total)
@@ -126,8 +127,3 @@ class Upgrade:
         if uri.is_sqlite:
             return sqlite_path(uri).parent / "upgrade-backups"
         return Path("data/mlflow/standalone/upgrade-backups").absolute()
-
-
-def kept_of(result: Result) -> list[Kept]:
-    """The backups that were taken."""
-    return [done.record.kept for done in result.databases.values() if done.record is not None]

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,11 +64,6 @@ class Record:
     seconds: dict[str, float]
     auth_before: str | None = None
     identity: str = ""
-
-
-def new_id() -> str:
-    """A name for what begins now."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from mlflow_server.store.revision import (
 )
 from mlflow_server.store.schema import (
     make_auth_schema,
-    make_schema,
     migrate,
     read_each_model,
     rows_that_become_columns,
@@ -42,9 +41,6 @@ def migrate_all(connection: "Connection", found: Surveyed, step: Stepping) -> No
         step: Told after each revision.
     """
     status = found.plan.status
-    if status.state is SchemaState.EMPTY:
-        make_schema(connection)
-        step(status.head, 1, 1)
     total = len(status.pending) + len(found.auth_pending)
     if status.state is SchemaState.BEHIND:
         done = 0
@@ -84,7 +80,7 @@ def count_rows(connection: "Connection", pending: Collection[str] = ()) -> dict[
 
 def require_all_there(
     connection: "Connection", found: Surveyed, before: Mapping[str, int], broken_before: int
-) -> None:
+) -> dict[str, int]:
     """Raise unless a migration has done what it should, and lost nothing.
 
     Args:
@@ -92,6 +88,9 @@ def require_all_there(
         found: What was to be done.
         before: What `count_rows` gave before it.
         broken_before: What `count_broken_references` gave before it.
+
+    Returns:
+        What `count_rows` gives now.
 
     Raises:
         OpsError: Something is missing.
@@ -112,6 +111,7 @@ def require_all_there(
         raise OpsError(f"{broken - broken_before} rows refer to rows that are not there any more")
     if is_store:
         read_each_model(connection)
+    return after
 
 
 def count_broken_references(connection: "Connection") -> int:

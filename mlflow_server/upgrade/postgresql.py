@@ -124,8 +124,7 @@ def _upgrade(
             with watch.part("migration"):
                 migrate_all(connection, found, step)
         with watch.part("verification"):
-            require_all_there(connection, found, before, 0)
-            rows = count_rows(connection)
+            rows = require_all_there(connection, found, before, 0)
         record = make_record(id_, found, kept, rows, watch)
         note(connection, record)
     return record

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_server.store.engine import sqlite_path
-from mlflow_server.uris import Dialect, StoreUri
+from mlflow_server.uris import StoreUri
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -18,10 +18,6 @@ SELECT pid, application_name, usename, coalesce(client_addr::text, 'this host'),
 FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 ORDER BY backend_start
-"""
-_MYSQL = """
-SELECT id, coalesce(program_name, ''), user, host, command
-FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID() ORDER BY id
 """
 
 
@@ -56,14 +52,10 @@ def session_name() -> str:
 
 
 def other_sessions(connection: "Connection") -> list[Session]:
-    """Sessions on a database server but those of this command."""
-    if connection.dialect.name == Dialect.POSTGRESQL:
-        rows = connection.exec_driver_sql(_POSTGRESQL)
-    else:
-        rows = connection.exec_driver_sql(_MYSQL.replace("coalesce(program_name, '')", "''"))
+    """Sessions on a PostgreSQL server but those of this command."""
     return [
         Session(int(id_), str(program), f"{user} from {host}", str(state or ""))
-        for id_, program, user, host, state in rows
+        for id_, program, user, host, state in connection.exec_driver_sql(_POSTGRESQL)
         if not str(program).startswith(OURS)
     ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from mlflow_server.errors import BusyError, UnavailableError
 from mlflow_server.store.engine import open_sqlite, sqlite_path
 from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
+from mlflow_server.units import render_size
 from mlflow_server.upgrade.keeping import Kept, Record, keep_sqlite, make_record, note
 from mlflow_server.upgrade.migrating import (
     Stepping,
@@ -70,7 +71,7 @@ def require_space(folder: Path, size_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise UnavailableError(
-            f"{folder}: {free / 2**20:.0f} MiB are free, {what} needs {size_bytes / 2**20:.0f} MiB",
+            f"{folder}: {render_size(free)} are free, {what} needs {render_size(size_bytes)}",
             hint="make room, or name another folder for backups: --backup-folder",
         )
 
@@ -121,8 +122,7 @@ def _migrate(
             with watch.part("migration"):
                 migrate_all(connection, found, step)
             with watch.part("verification"):
-                require_all_there(connection, found, before, broken)
-                rows = count_rows(connection)
+                rows = require_all_there(connection, found, before, broken)
             record = make_record(id_, found, kept, rows, watch)
             note(connection, record)
     finally:

@@ -1,7 +1,7 @@
 """Look at a store: what is pending, and what that would take. Only reads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mlflow_server.errors import SchemaError, UnavailableError
 from mlflow_server.store.engine import connect, refuse_other_files, sqlite_path
@@ -14,14 +14,11 @@ from mlflow_server.store.revision import (
     read_status,
     require_usable,
 )
-from mlflow_server.upgrade.plan import Plan, make_plan
+from mlflow_server.upgrade.plan import Plan, TableSize, make_plan
 from mlflow_server.upgrade.revisions import known_revisions
 from mlflow_server.upgrade.sessions import session_name
 from mlflow_server.upgrade.sizes import read_sizes
 from mlflow_server.uris import StoreUri
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,7 @@ def survey(uri: StoreUri, *, is_auth: bool = False) -> Surveyed:
             status = SchemaStatus(SchemaState.CURRENT, None, head_revision())
         require_upgradable(status, uri)
         sizes = read_sizes(connection)
-        plan = make_plan(
-            status, uri.dialect, known_revisions(), sizes, _size_bytes(uri, connection)
-        )
+        plan = make_plan(status, uri.dialect, known_revisions(), sizes, _size_bytes(uri, sizes))
         return Surveyed(uri, plan, auth_revision, auth_pending(auth_revision))
 
 
@@ -112,9 +107,9 @@ def auth_pending(revision: str | None) -> tuple[str, ...]:
     return tuple(pending)
 
 
-def _size_bytes(uri: StoreUri, connection: "Connection") -> int:
+def _size_bytes(uri: StoreUri, sizes: Mapping[str, TableSize]) -> int:
     if uri.is_sqlite:
         path = sqlite_path(uri)
         beside = path.with_name(path.name + "-wal")
         return sum(file.stat().st_size for file in (path, beside) if file.exists())
-    return sum(size.size_bytes for size in read_sizes(connection).values())
+    return sum(size.size_bytes for size in sizes.values())

@@ -34,11 +34,6 @@ class Undoable:
     record: Record
     written: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def total(self) -> int:
-        """How many rows would be lost."""
-        return sum(self.written.values())
-
 
 class Undo:
     """Undoes the last upgrade of a server's databases.
