@@ -1,7 +1,7 @@
 """`backup create`: every table in one snapshot, then the artifacts that rows name."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -161,7 +161,9 @@ class Creation:
             self._backups = self._shelf.backups()
             self._shelf.sweep(self._backups)
             created = self._begin()
-            with self._shelf.stage(created.id) as stage:
+            # Ended before the stage is: nobody adds to what is being removed.
+            ended = closing(beside) if beside is not None else nullcontext()
+            with self._shelf.stage(created.id) as stage, ended:
                 self._write(created, stage, beside)
                 turn.check()
                 stage.publish()

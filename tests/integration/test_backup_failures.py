@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -378,6 +379,30 @@ def test_killed_while_it_writes_to_a_bucket(remote: Depot, s3: S3Server) -> None
     assert len(remote.names()) == 1
     assert _remote_leftovers(remote, s3) == set()
     remote.check_sound()
+
+
+def test_stopped_while_the_second_process_writes_a_pack(remote: Depot, s3: S3Server) -> None:
+    process: subprocess.Popen[bytes] | None = None
+    begun = threading.Event()
+
+    def answers(request: Request) -> None:
+        if request.method == "PUT" and request.path.endswith("/00001.tar"):
+            begun.wait(60)
+            assert process is not None
+            process.terminate()
+            # Long enough for the first process to give up while this is still on its way.
+            time.sleep(1)
+
+    with forwarder(_port(s3), answers) as front:
+        slow = _at(remote, front.port)
+        process = subprocess.Popen(
+            _program(slow, "backup", "create"),
+            env=clean_environment(**slow.environment),
+            cwd=slow.place.project,
+        )
+        begun.set()
+        assert process.wait(120) == 143
+    assert _remote_leftovers(remote, s3) == set()
 
 
 def test_the_marker_of_somebody_else(remote: Depot) -> None:
