@@ -93,11 +93,11 @@ def _upgrade(context: Context, loaded: LoadedSettings) -> None:
     """
     from mlflow_server.cli.backup import databases_of
     from mlflow_server.errors import BusyError
-    from mlflow_server.store.revision import SchemaState, read_store_status
+    from mlflow_server.store.revision import UPGRADABLE, read_store_status
 
     databases = databases_of(loaded)
     try:
-        if not any(read_store_status(u).state is SchemaState.BEHIND for u in databases.values()):
+        if not {read_store_status(uri).state for uri in databases.values()} & UPGRADABLE:
             return
     except BusyError:
         log.info("somebody else is at the store: waiting")

@@ -58,6 +58,8 @@ def _checked_item(name: str, found: "Surveyed") -> Item:
         return Item(f"database:{name}", Status.OK, f"{found.uri.shown} is up to date", facts=facts)
     if status.state is SchemaState.EMPTY:
         detail = f"{found.uri.shown} is empty"
+    elif status.state is SchemaState.HALF_WAY:
+        detail = f"{found.uri.shown}: an upgrade was interrupted half way"
     elif plan.pending:
         detail = (
             f"{found.uri.shown} is at {status.current} (MLflow {current}), this release needs "

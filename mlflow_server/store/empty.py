@@ -17,6 +17,7 @@ from mlflow_server.store.reflection import reflect
 from mlflow_server.store.revision import (
     OWN_TABLE_PREFIX,
     UNFINISHED_TABLE,
+    UPGRADING_TABLE,
     VERSION_TABLE,
     SchemaState,
     SchemaStatus,
@@ -171,7 +172,9 @@ def _in_mysql(
             except Exception as err:
                 log.warning("what was written stays, marked as unfinished (%s)", type(err).__name__)
             raise
+        # This one first: with the other alone, the store counts as half way, and not as empty.
         connection.exec_driver_sql(f"DROP TABLE {UNFINISHED_TABLE}")
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {UPGRADING_TABLE}")
 
 
 @contextmanager

@@ -48,6 +48,8 @@ def exclusive(uri: StoreUri, command: str, *, wait_s: float = 0.0) -> Iterator[N
     holder = f"{_LOCK_NAME} {command} {socket.gethostname()}:{os.getpid()}"[:63]
     with connect(uri, application_name=holder) as connection:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        if connection.dialect.name == Dialect.MYSQL:
+            _scalar(connection, f"SELECT GET_LOCK({mysql_mark('CONNECTION_ID()')}, 0)")
         deadline = time.monotonic() + wait_s
         while not _try_lock(connection):
             if time.monotonic() >= deadline:
@@ -145,6 +147,17 @@ def _unlock(connection: "Connection") -> None:
             _scalar(connection, f"SELECT RELEASE_LOCK({_MYSQL_NAME})", n=_LOCK_NAME)
         case _:
             connection.invalidate()
+
+
+def mysql_mark(session: str) -> str:
+    """The name of a lock that sessions which hold or wait for ours have beside it: each its own.
+
+    MySQL has no other way to say what a session is for that everybody may read.
+
+    Args:
+        session: Its number, as SQL.
+    """
+    return f"CONCAT('{_LOCK_NAME} ', {session})"
 
 
 # GET_LOCK names belong to the whole MySQL server and are at most 64 characters long.

@@ -13,6 +13,7 @@ from mlflow_server.store.revision import (
     OWN_TABLE_PREFIX,
     UNFINISHED_TABLE,
     UPGRADES_TABLE,
+    UPGRADING_TABLE,
     VERSION_TABLE,
     auth_tables_in,
     mlflow_tables,
@@ -32,6 +33,7 @@ NOT_CARRIED = frozenset(
         AUTH_VERSION_TABLE,
         UNFINISHED_TABLE,
         UPGRADES_TABLE,
+        UPGRADING_TABLE,
         OWN_TABLE_PREFIX + "gc_journal",
     }
 )

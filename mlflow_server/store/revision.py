@@ -30,6 +30,8 @@ OWN_TABLE_PREFIX = "tracking_server_"
 UNFINISHED_TABLE = OWN_TABLE_PREFIX + "initialising"
 # What upgrades of this very database note, to be undone.
 UPGRADES_TABLE = OWN_TABLE_PREFIX + "upgrades"
+# There while a database that cannot take DDL back is being upgraded; says what to go back to.
+UPGRADING_TABLE = OWN_TABLE_PREFIX + "upgrading"
 
 
 class SchemaState(StrEnum):
@@ -41,6 +43,11 @@ class SchemaState(StrEnum):
     UNKNOWN = "unknown"
     FOREIGN = "foreign"
     BROKEN = "broken"
+    HALF_WAY = "half way"
+
+
+# Of stores that `upgrade` does something to, but for empty ones.
+UPGRADABLE = frozenset({SchemaState.BEHIND, SchemaState.HALF_WAY})
 
 
 @dataclass(frozen=True)
@@ -165,12 +172,19 @@ def pending_after(revision: str | None) -> tuple[str, ...] | None:
     return tuple(reversed(pending))
 
 
-def read_status(connection: "Connection") -> SchemaStatus:
-    """Judge the schema behind a connection. Only reads."""
+def read_status(connection: "Connection", *, trusts_mark: bool = True) -> SchemaStatus:
+    """Judge the schema behind a connection. Only reads.
+
+    Args:
+        connection: To the database.
+        trusts_mark: A store that is marked as half way is just that; else what is there counts.
+    """
     import sqlalchemy
 
     inspector = sqlalchemy.inspect(connection)
     names = [*inspector.get_table_names(), *inspector.get_view_names()]
+    if trusts_mark and UPGRADING_TABLE in names:
+        return SchemaStatus(SchemaState.HALF_WAY, None, head_revision())
     if UNFINISHED_TABLE in names:
         return SchemaStatus(SchemaState.EMPTY, None, head_revision())
     tables = {name for name in names if not name.startswith(OWN_TABLE_PREFIX)}
@@ -253,6 +267,11 @@ def require_usable(status: SchemaStatus, uri: StoreUri) -> None:
                 f"{uri.shown}: the schema is at revision {status.current}, "
                 f"{len(status.pending)} behind {status.head}, which this release needs",
                 hint="take a backup, then: mlflow-server upgrade",
+            )
+        case SchemaState.HALF_WAY:
+            raise SchemaError(
+                f"{uri.shown}: an upgrade was interrupted half way",
+                hint="mlflow-server upgrade goes back to its backup and begins again",
             )
         case SchemaState.UNKNOWN:
             raise SchemaError(

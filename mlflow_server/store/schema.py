@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_server.errors import InternalError
+from mlflow_server.errors import OpsError
 from mlflow_server.store.engine import create_engine, sqlite_path
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import (
     AUTH_VERSION_TABLE,
     UNFINISHED_TABLE,
+    UPGRADING_TABLE,
     SchemaState,
     auth_migrations_folder,
     read_store_status,
@@ -106,14 +107,15 @@ def _create_in_database(uri: StoreUri) -> None:
 
 
 def drop_unfinished(connection: "Connection") -> None:
-    """Drop all tables but the mark that they are unfinished, which has to outlive them."""
+    """Drop all tables but the marks that they are unfinished, which have to outlive them."""
     import sqlalchemy
 
+    marks = (UNFINISHED_TABLE, UPGRADING_TABLE)
     tables = sqlalchemy.MetaData()
     tables.reflect(connection)
     tables.drop_all(
         connection,
-        tables=[table for table in tables.sorted_tables if table.name != UNFINISHED_TABLE],
+        tables=[table for table in tables.sorted_tables if table.name not in marks],
     )
 
 
@@ -193,7 +195,7 @@ def read_each_model(connection: "Connection") -> None:
     """Read one row of each table as the installed MLflow reads it.
 
     Raises:
-        InternalError: A table or a column is not as MLflow's models have it.
+        OpsError: A table or a column is not as MLflow's models have it.
     """
     import mlflow.store.db.utils as mlflow_db
     import sqlalchemy
@@ -204,7 +206,7 @@ def read_each_model(connection: "Connection") -> None:
             try:
                 session.execute(sqlalchemy.select(mapper.class_).limit(1)).first()
             except sqlalchemy.exc.DBAPIError:
-                raise InternalError(
+                raise OpsError(
                     f"table {mapper.local_table.name} cannot be read by this release"
                 ) from None
         session.expunge_all()

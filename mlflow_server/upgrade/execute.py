@@ -1,17 +1,19 @@
 """`upgrade`: each database of a server under its lock, after a backup, all or nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlflow_server.backup.names import make_id
-from mlflow_server.errors import BusyError, OpsError, UsageError
+from mlflow_server.errors import BusyError, ExitCode, OpsError, SettingsError, UsageError
 from mlflow_server.store.engine import explained, sqlite_path
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import SchemaState
 from mlflow_server.store.schema import initialise
 from mlflow_server.upgrade.keeping import Record, folder_of
+from mlflow_server.upgrade.mysql import finish_interrupted, upgrade_mysql
 from mlflow_server.upgrade.postgresql import upgrade_postgresql
 from mlflow_server.upgrade.request import Request
 from mlflow_server.upgrade.sqlite import upgrade_sqlite
@@ -91,6 +93,9 @@ class Upgrade:
             return Upgraded(found, is_made=initialise(uri))
         with exclusive(uri, "upgrade", wait_s=self._request.wait_s):
             found = survey(uri, is_auth=name == "auth")
+            if found.plan.status.state is SchemaState.HALF_WAY:
+                finish_interrupted(uri)
+                found = survey(uri, is_auth=name == "auth")
             if not found.is_pending:
                 return Upgraded(found)  # while we waited
             return Upgraded(found, self._upgrade_locked(name, uri, found))
@@ -101,23 +106,27 @@ class Upgrade:
         def step(revision: str, done: int, total: int) -> None:
             self._progress(name, revision, done, total)
 
-        with folder_of(self.backups_of(uri), id_, name) as folder, explained(uri):
-            if uri.dialect is Dialect.SQLITE:
-                if self._request.is_online:
-                    raise UsageError(
-                        f"{uri.shown}: a SQLite file cannot be upgraded under a server: it would "
-                        "go on writing to the old one",
-                        hint="stop the server, and leave --online away",
-                    )
-                return upgrade_sqlite(uri, found, folder, id_, step)
+        with (
+            _as_it_was(),
+            folder_of(self.backups_of(uri), id_, name) as folder,
+            explained(uri),
+        ):
             if uri.dialect is Dialect.POSTGRESQL:
                 return upgrade_postgresql(
-                    uri, found, folder, id_, step, is_online=self._request.is_online
+                    uri, found, folder.path, id_, step, is_online=self._request.is_online
                 )
-            raise OpsError(
-                f"{uri.shown}: stores of this kind cannot be upgraded in place by this program",
-                hint="mlflow-server migrate moves it into an empty database, and upgrades it on "
-                "the way",
+            if self._request.is_online:
+                raise UsageError(
+                    f"{uri.shown}: only a store on PostgreSQL can be upgraded beside others",
+                    hint="stop the servers, and leave --online away",
+                )
+            if uri.dialect is Dialect.SQLITE:
+                return upgrade_sqlite(uri, found, folder.path, id_, step)
+            if uri.dialect is Dialect.MYSQL:
+                return upgrade_mysql(uri, found, folder, id_, step)
+            raise SettingsError(
+                [f"{uri.shown}: stores on SQL Server cannot be upgraded by this program"],
+                hint="make a backup of the database, then: mlflow db upgrade",
             )
 
     def backups_of(self, uri: StoreUri) -> Path:
@@ -127,3 +136,14 @@ class Upgrade:
         if uri.is_sqlite:
             return sqlite_path(uri).parent / "upgrade-backups"
         return Path("data/mlflow/standalone/upgrade-backups").absolute()
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """What fails says that it changed nothing."""
+    try:
+        yield
+    except OpsError as err:
+        if err.exit_code is ExitCode.FAILED:
+            raise OpsError(f"{err.message}; the store is as it was", hint=err.hint) from None
+        raise

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_server.artifacts.files.disk_failures import explain
 from mlflow_server.errors import BadInputError, OpsError
-from mlflow_server.store.revision import UPGRADES_TABLE
+from mlflow_server.store.revision import UPGRADES_TABLE, UPGRADING_TABLE
 from mlflow_server.store.sqlite_file import sync_path
 from mlflow_server.upgrade.survey import Surveyed
 from mlflow_server.upgrade.watch import Watch
@@ -21,6 +21,12 @@ from mlflow_server.uris import Dialect
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_IDENTITIES = {
+    Dialect.POSTGRESQL: "SELECT d.oid::text || '-' || to_regclass(%s)::oid::text "
+    "FROM pg_database d WHERE d.datname = current_database()",
+    Dialect.MYSQL: "SELECT concat(table_schema, '-', create_time) FROM information_schema.tables "
+    "WHERE table_schema = database() AND table_name = %s",
+}
 _COLUMNS = "id VARCHAR(40) NOT NULL PRIMARY KEY, document TEXT NOT NULL"
 
 
@@ -66,9 +72,22 @@ class Record:
     identity: str = ""
 
 
+@dataclass
+class BackupFolder:
+    """Where a backup goes.
+
+    Args:
+        path: The folder.
+        is_needed: The store cannot be what it was without the backup.
+    """
+
+    path: Path
+    is_needed: bool = False
+
+
 @contextmanager
-def folder_of(root: Path, id_: str, name: str) -> Iterator[Path]:
-    """A new folder for a backup; what fails is removed from it.
+def folder_of(root: Path, id_: str, name: str) -> Iterator[BackupFolder]:
+    """A new folder for a backup; after a failure it is removed, unless it is needed.
 
     Args:
         root: Where backups of upgrades are; made when missing.
@@ -83,10 +102,12 @@ def folder_of(root: Path, id_: str, name: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise explain("the folder for backups", str(folder), err, writes=True) from None
+    made = BackupFolder(folder)
     try:
-        yield folder
+        yield made
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not made.is_needed:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -144,12 +165,9 @@ def make_record(
 
 def identity_of(connection: "Connection") -> str:
     """Which table of which database upgrades are noted in; empty where nobody can tell."""
-    if connection.dialect.name != Dialect.POSTGRESQL:
+    query = _IDENTITIES.get(Dialect(connection.dialect.name))
+    if query is None:
         return ""
-    query = (
-        "SELECT d.oid::text || '-' || to_regclass(%s)::oid::text FROM pg_database d "
-        "WHERE d.datname = current_database()"
-    )
     return str(connection.exec_driver_sql(query, (UPGRADES_TABLE,)).scalar_one())
 
 
@@ -167,6 +185,38 @@ def note(connection: "Connection", record: Record) -> None:
         )
 
 
+def mark_half_way(connection: "Connection", record: Record) -> None:
+    """Mark a store that is about to be changed in a way that cannot be taken back.
+
+    Args:
+        connection: To the store; what it has done is committed.
+        record: Has the backup to go back to.
+    """
+    import sqlalchemy
+
+    # A mark without a backup cannot be: it gets its name with its row.
+    making = f"{UPGRADING_TABLE}_"
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {making}")
+    connection.exec_driver_sql(f"CREATE TABLE {making} (document TEXT NOT NULL)")
+    connection.execute(
+        sqlalchemy.text(f"INSERT INTO {making} VALUES (:document)"),  # noqa: S608
+        {"document": json.dumps(asdict(record))},
+    )
+    connection.commit()
+    connection.exec_driver_sql(f"RENAME TABLE {making} TO {UPGRADING_TABLE}")
+
+
+def read_mark(connection: "Connection") -> Record:
+    """What a store that is half way has to go back to."""
+    query = f"SELECT document FROM {UPGRADING_TABLE}"  # noqa: S608
+    return _read(connection.exec_driver_sql(query).scalar_one())
+
+
+def remove_mark(connection: "Connection") -> None:
+    """The store is half way no more."""
+    connection.exec_driver_sql(f"DROP TABLE {UPGRADING_TABLE}")
+
+
 def last_record(connection: "Connection") -> Record | None:
     """The last upgrade of a store; None when there was none."""
     import sqlalchemy
@@ -177,7 +227,11 @@ def last_record(connection: "Connection") -> Record | None:
     text = connection.exec_driver_sql(query).scalar()
     if text is None:
         return None
-    document = json.loads(text)
-    record = Record(**{**document, "kept": Kept(**document["kept"])})
+    record = _read(text)
     # A copy of the database has the note, and rows of its own.
     return record if record.identity == identity_of(connection) else None
+
+
+def _read(text: str) -> Record:
+    document = json.loads(text)
+    return Record(**{**document, "kept": Kept(**document["kept"])})

@@ -24,6 +24,7 @@ from mlflow_server.uris import Dialect
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.exc import DBAPIError
 
 _NOT_COUNTED = {VERSION_TABLE, AUTH_VERSION_TABLE}
 _MOVES_TO_COLUMNS = "75868b020152"
@@ -39,21 +40,44 @@ def migrate_all(connection: "Connection", found: Surveyed, step: Stepping) -> No
         connection: In a transaction.
         found: What is to be done.
         step: Told after each revision.
+
+    Raises:
+        OpsError: A revision failed; says which.
+        DBAPIError: The connection is lost, or a table is locked.
     """
+    from sqlalchemy.exc import DBAPIError
+
     status = found.plan.status
-    total = len(status.pending) + len(found.auth_pending)
-    if status.state is SchemaState.BEHIND:
-        done = 0
+    wanted = (*status.pending, *found.auth_pending)
+    done = 0
 
-        def tell(revision: str) -> None:
-            nonlocal done
-            done += 1
-            step(revision, done, total)
+    def tell(revision: str) -> None:
+        nonlocal done
+        done += 1
+        step(revision, done, len(wanted))
 
-        migrate(connection, on_step=tell)
-    if found.auth_pending:
-        make_auth_schema(connection, found.auth_pending[-1])
-        step(found.auth_pending[-1], total, total)
+    try:
+        if status.state is SchemaState.BEHIND:
+            migrate(connection, on_step=tell)
+        if found.auth_pending:
+            make_auth_schema(connection, found.auth_pending[-1])
+            done = len(wanted) - 1
+            tell(wanted[-1])
+    except OpsError:
+        raise
+    except DBAPIError as err:
+        if err.connection_invalidated or is_lock_timeout(err):
+            raise
+        # The words of the database may have values of rows in them.
+        raise OpsError(f"revision {wanted[done]} failed: {type(err.orig).__name__}") from None
+    except Exception as err:
+        raise OpsError(f"revision {wanted[done]} failed: {err or type(err).__name__}") from None
+
+
+def is_lock_timeout(err: "DBAPIError") -> bool:
+    """True when a database has waited for a table for as long as it was told to."""
+    told = str(err.orig).lower()
+    return "lock timeout" in told or "lock wait timeout" in told
 
 
 def count_rows(connection: "Connection", pending: Collection[str] = ()) -> dict[str, int]:
@@ -96,7 +120,7 @@ def require_all_there(
         OpsError: Something is missing.
     """
     is_store = found.plan.status.current is not None
-    status = read_status(connection)
+    status = read_status(connection, trusts_mark=False)
     if is_store and status.state is not SchemaState.CURRENT:
         raise OpsError(f"the migration has ended at revision {status.current}, not {status.head}")
     auth = read_auth_revision(connection)

@@ -7,19 +7,25 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from mlflow_server.errors import BusyError, OpsError, UnavailableError
-from mlflow_server.store.engine import create_engine, driver_url
+from mlflow_server.store.engine import connect, create_engine, driver_url
 from mlflow_server.store.revision import UPGRADES_TABLE
 from mlflow_server.store.sqlite_file import sync_path
-from mlflow_server.upgrade.archive import keep_archive
+from mlflow_server.upgrade.archive import keep_archive, restore_archive
 from mlflow_server.upgrade.keeping import Kept, Record, digest_of, make_record, note
-from mlflow_server.upgrade.migrating import Stepping, count_rows, migrate_all, require_all_there
-from mlflow_server.upgrade.sessions import other_sessions, session_name
+from mlflow_server.upgrade.migrating import (
+    Stepping,
+    count_rows,
+    is_lock_timeout,
+    migrate_all,
+    require_all_there,
+)
+from mlflow_server.upgrade.sessions import other_sessions, require_alone, session_name
 from mlflow_server.upgrade.survey import Surveyed
 from mlflow_server.upgrade.watch import Watch
 from mlflow_server.uris import StoreUri
@@ -33,6 +39,7 @@ log = logging.getLogger(__name__)
 _LOCK_TIMEOUT_S = 5
 _ATTEMPTS = 3
 _PAUSE_S = 2.0
+_ONLINE = "; they would be kept waiting with --online"
 
 
 def find_pg_dump(server_version: int) -> str | None:
@@ -75,7 +82,7 @@ def upgrade_postgresql(
     try:
         if not is_online:
             with engine.connect() as connection:
-                require_alone(uri, connection)
+                require_alone(uri, lambda: other_sessions(connection), hint=_ONLINE)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return _upgrade(uri, engine, found, folder, id_, step)
@@ -87,20 +94,6 @@ def upgrade_postgresql(
         raise AssertionError("the last attempt returns or raises")
     finally:
         engine.dispose()
-
-
-def require_alone(uri: StoreUri, connection: "Connection") -> None:
-    """Raise when somebody else is connected.
-
-    Raises:
-        BusyError: Says who.
-    """
-    if others := other_sessions(connection):
-        raise BusyError(
-            f"{uri.shown}: is in use by {', '.join(map(str, others))}",
-            hint="stop servers and other programs that use the store, then try again; they would "
-            "be kept waiting with --online",
-        )
 
 
 def _upgrade(
@@ -138,7 +131,11 @@ def _tables(connection: "Connection") -> list[str]:
 
 def _lock(connection: "Connection", tables: Sequence[str], mode: str) -> None:
     if tables:
-        connection.exec_driver_sql(f"LOCK TABLE {', '.join(tables)} IN {mode} MODE")
+        connection.exec_driver_sql(_lock_statement(tables, mode))
+
+
+def _lock_statement(tables: Sequence[str], mode: str) -> str:
+    return f"LOCK TABLE {', '.join(tables)} IN {mode} MODE"
 
 
 @contextmanager
@@ -149,7 +146,7 @@ def _waiting_for_tables(uri: StoreUri) -> Iterator[None]:
     try:
         yield
     except DBAPIError as err:
-        if getattr(err.orig, "sqlstate", None) != "55P03" and "lock timeout" not in str(err.orig):
+        if not is_lock_timeout(err):
             raise
         raise BusyError(
             f"{uri.shown}: another session keeps tables of the store locked for more than "
@@ -181,35 +178,47 @@ def count_written_postgresql(connection: "Connection", record: Record) -> dict[s
 
     Rows that are newer than the note of the upgrade were written by later transactions.
     """
+    queries = _written_queries(connection, record)
+    counted = {n: int(connection.exec_driver_sql(q).scalar_one()) for n, q in queries.items()}
+    return {name: rows for name, rows in counted.items() if rows}
+
+
+def _written_queries(connection: "Connection", record: Record) -> dict[str, str]:
     quote = connection.dialect.identifier_preparer.quote
-    note = f"SELECT age(xmin) FROM {UPGRADES_TABLE} WHERE id = %s"  # noqa: S608
-    found = {}
-    for name, before in record.rows.items():
-        since = f"count(*) FILTER (WHERE age(xmin) < ({note}))"
-        query = f"SELECT count(*), {since} FROM {quote(name)}"  # noqa: S608 - quoted
-        now, written = connection.exec_driver_sql(query, (record.id,)).one()
-        if different := max(int(written), before - int(now)):
-            found[name] = different
-    return found
+    note = f"SELECT age(xmin) FROM {UPGRADES_TABLE} ORDER BY id DESC LIMIT 1"  # noqa: S608
+    since = f"count(*) FILTER (WHERE age(xmin) < ({note}))"
+    return {
+        name: f"SELECT greatest({since}, {before} - count(*)) FROM {quote(name)}"  # noqa: S608
+        for name, before in record.rows.items()
+    }
 
 
-def undo_postgresql(uri: StoreUri, record: Record) -> None:
-    """Put the dump of an upgrade in the place of the store, whose lock is held, in one step.
+def undo_postgresql(uri: StoreUri, record: Record, written: Mapping[str, int]) -> None:
+    """Put the backup of an upgrade in the place of the store, whose lock is held, in one step.
+
+    Args:
+        uri: The store.
+        record: Of the upgrade.
+        written: What `count_written_postgresql` gave; when more was written, nothing is done.
 
     Raises:
         BusyError: Somebody else is connected.
         OpsError: It failed; the database is as it was.
     """
+    with connect(uri, application_name=session_name()) as connection:
+        require_alone(uri, lambda: other_sessions(connection))
+        tables = _tables(connection)
+        queries = _written_queries(connection, record)
+    if record.kept.kind == "archive":
+        restore_archive(uri, record.kept)
+        return
     programs = [shutil.which(name) for name in ("pg_restore", "psql")]
     if None in programs:
         raise UnavailableError("undoing needs PostgreSQL's programs pg_restore and psql on PATH")
-    engine = create_engine(uri, application_name=session_name())
-    try:
-        with engine.connect() as connection:
-            require_alone(uri, connection)
-            tables = _tables(connection)
-    finally:
-        engine.dispose()
+    head = [f"SET lock_timeout = '{_LOCK_TIMEOUT_S}s'", _lock_statement(tables, "ACCESS EXCLUSIVE")]
+    # A division by zero ends it: somebody has written since it was asked.
+    head += [f"SELECT 1 / (({q}) = {written.get(name, 0)})::int" for name, q in queries.items()]
+    head += [f"DROP TABLE {table} CASCADE" for table in tables]
     environment = {**os.environ, **client_environment(uri), "PGAPPNAME": session_name()}
     load = (str(programs[1]), "-X", "-q", "--no-password", "--single-transaction")
     with (
@@ -223,9 +232,7 @@ def undo_postgresql(uri: StoreUri, record: Record) -> None:
     ):  # fmt: skip
         script, target = cast(IO[bytes], reading.stdout), cast(IO[bytes], loading.stdin)
         with contextlib.suppress(BrokenPipeError):
-            target.write(f"SET lock_timeout = '{_LOCK_TIMEOUT_S}s';\n".encode())
-            for table in tables:
-                target.write(f"DROP TABLE {table} CASCADE;\n".encode())
+            target.write(";\n".join((*head, "")).encode())
             shutil.copyfileobj(script, target)
             if reading.wait():
                 # Whatever came before is taken back.
@@ -233,8 +240,9 @@ def undo_postgresql(uri: StoreUri, record: Record) -> None:
             target.close()
     if reading.returncode or loading.returncode:
         raise OpsError(
-            f"{uri.shown}: the dump {record.kept.path} could not be loaded; the database is as it "
-            "was"
+            f"{uri.shown}: the dump {record.kept.path} could not be loaded, or somebody wrote to "
+            "the store meanwhile; it is as it was",
+            hint="see to it that nobody is on the store, then try again",
         )
 
 

@@ -3,11 +3,15 @@
 import contextlib
 import os
 import socket
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_server.store.engine import sqlite_path
+from mlflow_server.errors import BusyError
+from mlflow_server.store.engine import connect, sqlite_path
+from mlflow_server.store.lock import mysql_mark
 from mlflow_server.uris import StoreUri
 
 if TYPE_CHECKING:
@@ -19,6 +23,14 @@ FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 ORDER BY backend_start
 """
+_MYSQL = f"""
+SELECT id, user, host, command FROM information_schema.processlist
+WHERE db = DATABASE() AND id <> CONNECTION_ID() AND IS_USED_LOCK({mysql_mark("id")}) IS NULL
+ORDER BY id
+"""  # noqa: S608 - no value of anybody's
+# Who only looks at a store is there for no longer.
+LOOKS_S = 3.0
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,37 @@ def other_sessions(connection: "Connection") -> list[Session]:
         for id_, program, user, host, state in connection.exec_driver_sql(_POSTGRESQL)
         if not str(program).startswith(OURS)
     ]
+
+
+def mysql_sessions(uri: StoreUri) -> list[Session]:
+    """Sessions on a database of MySQL but those of our own operations, as far as the user may see.
+
+    Those of other users are shown to who has the privilege PROCESS.
+    """
+    with connect(uri) as connection:
+        found = connection.exec_driver_sql(_MYSQL)
+        return [Session(int(i), "", f"{user} from {host}", str(c)) for i, user, host, c in found]
+
+
+def require_alone(uri: StoreUri, others: Callable[[], Sequence[Session]], hint: str = "") -> None:
+    """Raise when somebody else is on a store, and not for a moment only.
+
+    Args:
+        uri: The store.
+        others: Who is.
+        hint: What else can be done.
+
+    Raises:
+        BusyError: Says who.
+    """
+    deadline = time.monotonic() + LOOKS_S
+    while found := others():
+        if time.monotonic() > deadline:
+            raise BusyError(
+                f"{uri.shown}: is in use by {', '.join(map(str, found))}",
+                hint=f"stop servers and other programs that use the store, then try again{hint}",
+            )
+        time.sleep(_POLL_S)
 
 
 def processes_with(uri: StoreUri) -> list[Session]:

@@ -3,15 +3,15 @@
 import shutil
 import sqlite3
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from mlflow_server.errors import BusyError, UnavailableError
+from mlflow_server.errors import UnavailableError
 from mlflow_server.store.engine import open_sqlite, sqlite_path
 from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
 from mlflow_server.units import render_size
+from mlflow_server.upgrade.differing import count_different
 from mlflow_server.upgrade.keeping import Kept, Record, keep_sqlite, make_record, note
 from mlflow_server.upgrade.migrating import (
     Stepping,
@@ -20,30 +20,10 @@ from mlflow_server.upgrade.migrating import (
     migrate_all,
     require_all_there,
 )
-from mlflow_server.upgrade.sessions import processes_with
+from mlflow_server.upgrade.sessions import LOOKS_S, processes_with, require_alone
 from mlflow_server.upgrade.survey import Surveyed
 from mlflow_server.upgrade.watch import Watch
 from mlflow_server.uris import StoreUri
-
-# Who only looks at a store, as another one that waits for the lock does, has it open that long.
-_LOOKS_S = 3.0
-_POLL_S = 0.1
-
-
-def require_alone(uri: StoreUri) -> None:
-    """Raise when another process has the file open: it would go on with the old one.
-
-    Raises:
-        BusyError: One has, and not for a moment only; says which.
-    """
-    deadline = time.monotonic() + _LOOKS_S
-    while others := processes_with(uri):
-        if time.monotonic() > deadline:
-            raise BusyError(
-                f"{uri.shown}: is in use by {', '.join(map(str, others))}",
-                hint="stop servers and other programs that use the store, then try again",
-            )
-        time.sleep(_POLL_S)
 
 
 @contextmanager
@@ -53,12 +33,12 @@ def guarded(uri: StoreUri) -> Iterator[sqlite3.Connection]:
     Raises:
         BusyError: Somebody has it open.
     """
-    with closing(open_sqlite(uri, timeout_s=_LOOKS_S)) as connection:
+    with closing(open_sqlite(uri, timeout_s=LOOKS_S)) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         # The lock stays when the transaction has ended.
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("COMMIT")
-        require_alone(uri)
+        require_alone(uri, lambda: processes_with(uri))
         yield connection
 
 
@@ -93,7 +73,7 @@ def upgrade_sqlite(
         OpsError: It failed; the file is as it was.
     """
     path = sqlite_path(uri)
-    require_alone(uri)
+    require_alone(uri, lambda: processes_with(uri))
     with guarded(uri) as guard:
         # Twice the size in the store's folder: the copy, in it a table beside its old self.
         require_space(path.parent, 2 * found.plan.size_bytes, "the copy that is migrated")
@@ -130,15 +110,24 @@ def _migrate(
     return record
 
 
-def undo_sqlite(uri: StoreUri, record: Record) -> None:
+def undo_sqlite(
+    uri: StoreUri, record: Record, found: Surveyed, agree: Callable[[dict[str, int]], None]
+) -> None:
     """Put the backup of an upgrade in the place of the store, whose lock is held.
+
+    Args:
+        uri: The store.
+        record: Of the upgrade.
+        found: What the backup had to go through.
+        agree: Told what would be lost, when nobody can write any more; raises when that may not be.
 
     Raises:
         BusyError: Somebody has the file open.
     """
     path = sqlite_path(uri)
-    require_alone(uri)
+    require_alone(uri, lambda: processes_with(uri))
     with guarded(uri) as guard:
+        agree(_count_written(guard, record, found))
         require_space(path.parent, record.kept.size_bytes, "the store as it was")
         with appearing(path) as new:
             shutil.copyfile(record.kept.path, new)
@@ -155,24 +144,15 @@ def count_written_sqlite(uri: StoreUri, record: Record, found: Surveyed) -> dict
         record: Of the upgrade.
         found: What the backup has to go through.
     """
+    with closing(open_sqlite(uri, timeout_s=30.0)) as connection:
+        return _count_written(connection, record, found)
+
+
+def _count_written(
+    connection: sqlite3.Connection, record: Record, found: Surveyed
+) -> dict[str, int]:
     with tempfile.TemporaryDirectory(prefix="mlflow-server-undo-") as folder:
         expected = Path(folder) / "expected.sqlite"
         shutil.copyfile(record.kept.path, expected)
         _migrate(expected, found, record.kept, record.id, lambda *_: None, Watch())
-        with closing(open_sqlite(uri, timeout_s=30.0)) as connection:
-            connection.execute("ATTACH ? AS expected", (str(expected),))
-            return {
-                name: written
-                for name in record.rows
-                if (written := _count_different(connection, name))
-            }
-
-
-def _count_different(connection: sqlite3.Connection, table: str) -> int:
-    quoted = '"' + table.replace('"', '""') + '"'
-    here, there = f"SELECT * FROM main.{quoted}", f"SELECT * FROM expected.{quoted}"  # noqa: S608
-    counts = [
-        int(connection.execute(f"SELECT count(*) FROM ({a} EXCEPT {b})").fetchone()[0])  # noqa: S608
-        for a, b in ((here, there), (there, here))
-    ]
-    return max(counts)
+        return count_different(connection, expected, record.rows)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mlflow_server.errors import SchemaError, UnavailableError
 from mlflow_server.store.engine import connect, refuse_other_files, sqlite_path
 from mlflow_server.store.revision import (
+    UPGRADABLE,
     SchemaState,
     SchemaStatus,
     auth_migration_tree,
@@ -19,6 +20,8 @@ from mlflow_server.upgrade.revisions import known_revisions
 from mlflow_server.upgrade.sessions import session_name
 from mlflow_server.upgrade.sizes import read_sizes
 from mlflow_server.uris import StoreUri
+
+_PENDING = {*UPGRADABLE, SchemaState.EMPTY}
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,7 @@ class Surveyed:
     @property
     def is_pending(self) -> bool:
         """True when there is something to do."""
-        return self.plan.status.state in (SchemaState.BEHIND, SchemaState.EMPTY) or bool(
-            self.auth_pending
-        )
+        return self.plan.status.state in _PENDING or bool(self.auth_pending)
 
 
 def survey(uri: StoreUri, *, is_auth: bool = False) -> Surveyed:
@@ -79,7 +80,7 @@ def survey(uri: StoreUri, *, is_auth: bool = False) -> Surveyed:
 
 
 def require_upgradable(status: SchemaStatus, uri: StoreUri) -> None:
-    """Let a store pass that is at any revision of this release.
+    """Let a store pass that is at any revision of this release, or half way to it.
 
     Raises:
         SchemaError: Anything else, with what to do.
@@ -90,7 +91,7 @@ def require_upgradable(status: SchemaStatus, uri: StoreUri) -> None:
             "MLflow before 1.0",
             hint="give MLflow a database of its own; upgrade an old store with MLflow 1.30 first",
         )
-    if status.state is not SchemaState.BEHIND:
+    if status.state not in _PENDING:
         require_usable(status, uri)
 
 

@@ -1,14 +1,16 @@
 """`upgrade --undo`: back to the backup of the last upgrade."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlflow_server.errors import OpsError, SchemaError, UnavailableError, UsageError
 from mlflow_server.store.engine import connect, explained
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import SchemaState, SchemaStatus, pending_after, read_status
-from mlflow_server.upgrade.keeping import Record, digest_of, last_record
+from mlflow_server.upgrade.archive import count_written_archive, require_archive
+from mlflow_server.upgrade.keeping import Kept, Record, digest_of, last_record, read_mark
+from mlflow_server.upgrade.mysql import finish_interrupted, undo_mysql
 from mlflow_server.upgrade.plan import Plan
 from mlflow_server.upgrade.postgresql import count_written_postgresql, undo_postgresql
 from mlflow_server.upgrade.request import Request
@@ -54,9 +56,12 @@ class Undo:
         """
         found = []
         for name, uri in self._request.databases.items():
-            with connect(uri, application_name=session_name()) as connection:
-                record, status = last_record(connection), read_status(connection)
-            if record is not None:
+            record, status = _read(uri)
+            if record is None:
+                continue
+            if status.state is SchemaState.HALF_WAY:
+                found.append(Undoable(name, uri, record))
+            else:
                 found.append(self._look(name, uri, record, status))
         if not found:
             raise UsageError("no upgrade is noted in the store: there is nothing to undo")
@@ -69,21 +74,18 @@ class Undo:
                 f"went to {record.after}",
                 hint="use the release that upgraded it last",
             )
-        require_backup(record)
-        if uri.dialect is Dialect.SQLITE:
-            before, state, pending = record.before, SchemaState.CURRENT, tuple[str, ...]()
-            if before is not None:
-                state, pending = SchemaState.BEHIND, pending_after(before) or ()
-            was = SchemaStatus(state, before, status.head, pending)
-            revision = record.auth_before
-            surveyed = Surveyed(
-                uri, Plan(was, (), 0.0, record.kept.size_bytes, 0), revision, auth_pending(revision)
-            )
-            return Undoable(name, uri, record, count_written_sqlite(uri, record, surveyed))
-        with connect(uri, application_name=session_name()) as connection:
-            return Undoable(name, uri, record, count_written_postgresql(connection, record))
+        require_backup(record.kept)
+        return Undoable(name, uri, record, self._count_written(uri, record, status.head))
 
-    def run(self, agree: Callable[[list[Undoable]], None]) -> list[Undoable]:
+    def _count_written(self, uri: StoreUri, record: Record, head: str) -> dict[str, int]:
+        if uri.dialect is Dialect.SQLITE:
+            return count_written_sqlite(uri, record, _as_it_was(uri, record, head))
+        if uri.dialect is Dialect.MYSQL:
+            return count_written_archive(uri, record)
+        with connect(uri, application_name=session_name()) as connection:
+            return count_written_postgresql(connection, record)
+
+    def run(self, agree: Callable[[Sequence[Undoable]], None]) -> list[Undoable]:
         """Undo it.
 
         Args:
@@ -97,36 +99,59 @@ class Undo:
         done = []
         for name, uri in self._request.databases.items():
             with exclusive(uri, "upgrade"), explained(uri):
-                with connect(uri, application_name=session_name()) as connection:
-                    record, status = last_record(connection), read_status(connection)
-                if record is None:
-                    continue
-                found = self._look(name, uri, record, status)
-                agree([found])  # once more: somebody may have written meanwhile
-                if uri.dialect is Dialect.SQLITE:
-                    undo_sqlite(uri, record)
-                else:
-                    undo_postgresql(uri, record)
-                done.append(found)
+                record, status = _read(uri)
+                if status.state is SchemaState.HALF_WAY:
+                    done.append(Undoable(name, uri, finish_interrupted(uri)))
+                elif record is not None:
+                    # Once more: somebody may have written meanwhile.
+                    found = self._look(name, uri, record, status)
+                    agree([found])
+                    self._undo(found, status.head, agree)
+                    done.append(found)
         return done
 
+    def _undo(
+        self, found: Undoable, head: str, agree: Callable[[Sequence[Undoable]], None]
+    ) -> None:
+        uri, record = found.uri, found.record
+        match uri.dialect:
+            case Dialect.SQLITE:
+                was = _as_it_was(uri, record, head)
+                undo_sqlite(uri, record, was, lambda n: agree([replace(found, written=n)]))
+            case Dialect.MYSQL:
+                undo_mysql(uri, record)
+            case _:
+                undo_postgresql(uri, record, found.written)
 
-def require_backup(record: Record) -> None:
+
+def _read(uri: StoreUri) -> tuple[Record | None, SchemaStatus]:
+    with connect(uri, application_name=session_name()) as connection:
+        status = read_status(connection)
+        is_half_way = status.state is SchemaState.HALF_WAY
+        return (read_mark if is_half_way else last_record)(connection), status
+
+
+def _as_it_was(uri: StoreUri, record: Record, head: str) -> Surveyed:
+    """What the backup of an upgrade has to go through."""
+    status = SchemaStatus(SchemaState.CURRENT, None, head)
+    if record.before is not None:
+        pending = pending_after(record.before) or ()
+        status = SchemaStatus(SchemaState.BEHIND, record.before, head, pending)
+    plan = Plan(status, (), 0.0, record.kept.size_bytes, 0)
+    return Surveyed(uri, plan, record.auth_before, auth_pending(record.auth_before))
+
+
+def require_backup(kept: Kept) -> None:
     """Raise unless the backup of an upgrade is there and as it was written.
 
     Raises:
         UnavailableError: It is not there.
         OpsError: It is another one.
     """
-    kept = record.kept
     path = Path(kept.path)
-    if kept.kind == "archive":
-        raise OpsError(
-            f"the backup of the last upgrade is an archive: {path}",
-            hint=f"stop the servers, then: mlflow-server restore {path} --replace, with the "
-            "release that the store had before",
-        )
-    if not path.is_file():
+    if not path.exists():
         raise UnavailableError(f"{path}: the backup of the last upgrade is not there any more")
-    if digest_of(path) != kept.sha256:
+    if kept.kind == "archive":
+        require_archive(kept)
+    elif digest_of(path) != kept.sha256:
         raise OpsError(f"{path}: the backup of the last upgrade was changed: another checksum")

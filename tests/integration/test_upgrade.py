@@ -20,9 +20,14 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from mlflow_server.errors import OpsError
+from mlflow_server.errors import InternalError, OpsError
 from mlflow_server.store.lock import exclusive
-from mlflow_server.store.revision import auth_migration_tree, head_revision
+from mlflow_server.store.revision import (
+    UNFINISHED_TABLE,
+    UPGRADING_TABLE,
+    auth_migration_tree,
+    head_revision,
+)
 from mlflow_server.upgrade.execute import Upgrade
 from mlflow_server.upgrade.request import Request
 from mlflow_server.upgrade.survey import auth_pending
@@ -31,6 +36,7 @@ from tests.conftest import Postgres
 from tests.integration.test_restore_auth import FIRST, configured, make_auth
 from tests.support.api_dump import Dumper
 from tests.support.everything_place import Copy, assert_goes_on, serving
+from tests.support.mariadb import MARIADB, MariaDb
 from tests.support.old_store_at import put_old_store
 from tests.support.old_stores import RELEASES, check
 from tests.support.places import Place, snapshot
@@ -38,6 +44,7 @@ from tests.support.programs import STORE, clean_environment
 from tests.support.stores import open_store
 
 KINDS = ["sqlite", "postgresql"]
+ALL_KINDS = [*KINDS, MARIADB]
 FOLDER = "TRACKING_SERVER_BACKUP_FOLDER"
 SEED = int(os.environ.get("TRACKING_SERVER_TEST_SEED", random.SystemRandom().randrange(2**32)))
 pytestmark = [pytest.mark.xdist_group("upgrade"), pytest.mark.timeout(600)]
@@ -87,8 +94,9 @@ class Old:
 
     @property
     def backups(self) -> list[Path]:
-        """Files of backups."""
-        return sorted(file for file in Path(self.environment[FOLDER]).rglob("*") if file.is_file())
+        """Files of backups, and folders of archives."""
+        found = Path(self.environment[FOLDER]).glob("*/*")
+        return sorted(path for path in found if not path.name.startswith("."))
 
     def revision(self) -> str:
         """What the store says."""
@@ -103,7 +111,8 @@ class Old:
             found = {}
             for name in names:
                 if not name.startswith("tracking_server_"):
-                    rows = connection.execute(sqlalchemy.text(f'SELECT * FROM "{name}"'))  # noqa: S608
+                    quoted = connection.dialect.identifier_preparer.quote(name)
+                    rows = connection.execute(sqlalchemy.text(f"SELECT * FROM {quoted}"))  # noqa: S608
                     found[name] = sorted(str(tuple(row)) for row in rows)
             return found
 
@@ -129,19 +138,21 @@ def make_old(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, s
 
     def make(kind: str, release: str = "3.1.4") -> Old:
         place = Place.make(tmp_path / "place")
-        postgres, path = None, os.environ["PATH"]
+        server, path = None, os.environ["PATH"]
         if kind == "postgresql":
-            postgres = request.getfixturevalue("postgres")
+            server = request.getfixturevalue("postgres")
             path = request.getfixturevalue("programs")
+        elif kind == "mariadb":
+            server = request.getfixturevalue("mariadb")
         (tmp_path / "old").mkdir()
-        uri = put_old_store(release, kind, tmp_path / "old", postgres)
+        uri = put_old_store(release, tmp_path / "old", server)
         environment = {STORE: uri, FOLDER: str(tmp_path / "backups"), "PATH": path}
         return Old(place, uri, release, environment)
 
     return make
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=ALL_KINDS)
 def old(request: pytest.FixtureRequest, make_old: Callable[[str, str], Old]) -> Old:
     """One of MLflow 3.1.4 on each kind of database."""
     return make_old(request.param, "3.1.4")
@@ -150,7 +161,7 @@ def old(request: pytest.FixtureRequest, make_old: Callable[[str, str], Old]) -> 
 # --- What it does --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("release", RELEASES)
 def test_old_stores_have_everything_afterwards(
     kind: str, release: str, make_old: Callable[[str, str], Old], tmp_path: Path
@@ -172,7 +183,7 @@ def test_old_stores_have_everything_afterwards(
         found = Dumper(server.url, wants_files=False).dump()
         assert_goes_on(server)
     with closing_engine(old.uri) as engine:
-        check(release, found, engine)
+        check(RELEASES[release], found, engine)
     assert old.report("--check")["items"][0]["facts"]["pending"] == []
     assert old.report()["items"][0]["detail"] == "up to date"
     (backup,) = old.backups
@@ -198,7 +209,8 @@ def test_undone_is_as_it_was(old: Old) -> None:
 def test_what_was_written_since_is_told_before_it_is_lost(old: Old) -> None:
     before = old.rows()
     old.report()
-    old.execute("INSERT INTO params (key, value, run_uuid) SELECT 'new', 'x', run_uuid FROM runs")
+    new = "INSERT INTO params (%s, value, run_uuid) SELECT 'new', 'x', run_uuid FROM runs"
+    old.execute(new % ("`key`" if "mysql" in old.uri else "key"))
     old.execute("UPDATE runs SET name = 'renamed' WHERE name = 'run-3'")
     old.execute("DELETE FROM model_version_tags")
     now = old.rows()
@@ -212,7 +224,11 @@ def test_what_was_written_since_is_told_before_it_is_lost(old: Old) -> None:
     assert old.rows() == before
 
 
-def test_a_backup_that_is_gone_or_another_one_is_not_gone_back_to(old: Old) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_backup_that_is_gone_or_another_one_is_not_gone_back_to(
+    kind: str, make_old: Callable[[str, str], Old]
+) -> None:
+    old = make_old(kind, "3.1.4")
     old.report()
     now = old.rows()
     (backup,) = old.backups
@@ -307,7 +323,10 @@ def test_a_failure_at_any_revision_changes_nothing(
     content = path.read_bytes() if path.is_file() else b""
     uri = parse_store_uri(old.uri)
     request = Request({"backend": uri}, Path(old.environment[FOLDER]))
-    for number in range(1, RELEASES[old.release].pending + 1):
+    number_of_all = RELEASES[old.release].pending
+    # Where the store is filled anew each time: the first, one in the middle, the last.
+    step = number_of_all // 2 - 1 if "mysql" in old.uri else 1
+    for number in range(1, number_of_all + 1, step):
 
         def fail(_name: str, revision: str, done: int, _total: int, at: int = number) -> None:
             if done == at:
@@ -325,7 +344,9 @@ def test_a_failure_at_any_revision_changes_nothing(
     assert old.revision() == head_revision()
 
 
-def test_killed_at_any_moment(old: Old) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_any_moment(kind: str, make_old: Callable[[str, str], Old]) -> None:
+    old = make_old(kind, "3.1.4")
     print(f"TRACKING_SERVER_TEST_SEED={SEED}")
     moments = random.Random(SEED)  # noqa: S311
     before = old.rows()
@@ -350,6 +371,98 @@ def test_killed_at_any_moment(old: Old) -> None:
     assert old.revision() == head_revision()
 
 
+@pytest.mark.parametrize("then", ["--undo", "again"])
+def test_killed_half_way_where_nothing_can_be_taken_back(
+    then: str, mariadb: MariaDb, make_old: Callable[[str, str], Old]
+) -> None:
+    old = make_old("mariadb", "3.1.4")
+    before = old.rows()
+    _kill_when(old, UPGRADING_TABLE, 1.0)
+    assert "interrupted half way" in old.run("--check", code=3).stdout
+    refused = old.place.run("serve", environment=old.environment)
+    assert refused.returncode == 4
+    assert "mlflow-server upgrade goes back" in refused.stderr
+    # And once more, while it goes back.
+    _kill_when(old, UNFINISHED_TABLE, 0.2)
+    assert "interrupted half way" in old.run("--check", code=3).stdout
+    assert old.place.run("serve", environment=old.environment).returncode == 4
+    if then == "--undo":
+        assert old.report("--undo")["items"][0]["facts"]["lost_rows"] == {}
+        assert old.rows() == before
+        assert old.report("--check", code=3)["items"][0]["facts"]["current"] == "bda7b8c39065"
+    old.report()
+    assert old.revision() == head_revision()
+    old.run("--undo")
+    assert old.rows() == before
+
+
+def _kill_when(old: Old, table: str, after_s: float) -> None:
+    """Begin an upgrade, and kill it so long after a table is there."""
+    command = [sys.executable, "-m", "mlflow_server", "upgrade"]
+    with (
+        subprocess.Popen(command, env=clean_environment(**old.environment)) as process,
+        closing_engine(old.uri) as engine,
+    ):
+        deadline = time.monotonic() + 60
+        # Looked for from another database: the upgrade wants to be alone.
+        query = sqlalchemy.text(
+            "SELECT count(*) FROM information_schema.tables "
+            "WHERE table_schema = :schema AND table_name = :table"
+        )
+        wanted = {"schema": engine.url.database, "table": table}
+        outside = sqlalchemy.create_engine(engine.url.set(database="information_schema"))
+        with outside.connect() as connection:
+            while not connection.execute(query, wanted).scalar():
+                connection.rollback()
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.01)
+        outside.dispose()
+        time.sleep(after_s)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_what_cannot_be_put_back_says_how(
+    make_old: Callable[[str, str], Old], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old = make_old("mariadb", "3.1.4")
+    before = old.rows()
+    uri = parse_store_uri(old.uri)
+    request = Request({"backend": uri}, Path(old.environment[FOLDER]))
+
+    def fail(_name: str, revision: str, done: int, _total: int) -> None:
+        if done == 20:
+            (backup,) = old.backups
+            backup.rename(tmp_path / "hidden")
+            raise OpsError(f"injected at {revision}")
+
+    with pytest.raises(InternalError, match=r"injected at .* could not be put back") as caught:
+        Upgrade(request, fail).run()
+    assert "mlflow-server upgrade --undo" in str(caught.value.hint)
+    (folder,) = Path(old.environment[FOLDER]).iterdir()
+    assert f"mlflow-server restore {folder}/" in str(caught.value.hint)
+    assert "could not be put back" in old.run(code=70).stderr
+    name = str(caught.value.hint).partition(f"{folder}/")[2].partition(" ")[0]
+    (tmp_path / "hidden").rename(folder / name)
+    # By hand, as the message has it.
+    done = old.place.run(
+        "restore", f"{folder}/{name}", "--replace", "--no-artifacts", "--yes",
+        environment=old.environment, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert old.revision() == head_revision()
+    assert old.rows().keys() >= before.keys()
+
+
+def test_tables_of_others_beside_a_store(make_old: Callable[[str, str], Old]) -> None:
+    old = make_old("mariadb", "3.1.4")
+    old.execute("CREATE TABLE invoices (id INT PRIMARY KEY)")
+    ended = old.run(code=4)
+    assert "none of MLflow's: invoices" in ended.stderr
+    assert old.backups == []
+
+
 def test_two_at_once(old: Old) -> None:
     command = [sys.executable, "-m", "mlflow_server", "upgrade"]
     environment = clean_environment(**old.environment)
@@ -360,6 +473,7 @@ def test_two_at_once(old: Old) -> None:
         told = [process.communicate(timeout=120)[1] for process in (first, second)]
     codes = sorted([first.returncode, second.returncode])
     assert codes in ([0, 75], [0, 0]), told
+    old.run(code=0)
     assert old.revision() == head_revision()
     assert len(old.backups) == 1
 
@@ -383,7 +497,8 @@ def test_another_operation_works_on_the_store(old: Old, other: str) -> None:
         for options in ([], ["--wait", "1"]):
             ended = old.run(*options, code=75)
             assert "another operation holds the lock" in ended.stderr
-            assert f"{other} " in ended.stderr
+            # MySQL says no more than which connection it is.
+            assert ("connection " if "mysql" in old.uri else f"{other} ") in ended.stderr
         old.run("--check", code=3)
     assert old.revision() == RELEASES[old.release].revision
     assert old.backups == []
@@ -431,9 +546,10 @@ def test_online_beside_a_session_that_keeps_tables_locked(
     assert old.revision() == head_revision()
 
 
-def test_online_is_not_for_sqlite(make_old: Callable[[str, str], Old]) -> None:
-    old = make_old("sqlite", "3.1.4")
-    assert "cannot be upgraded under a server" in old.run("--online", code=2).stderr
+@pytest.mark.parametrize("kind", ["sqlite", MARIADB])
+def test_online_is_for_postgresql(kind: str, make_old: Callable[[str, str], Old]) -> None:
+    old = make_old(kind, "3.1.4")
+    assert "only a store on PostgreSQL" in old.run("--online", code=2).stderr
 
 
 @pytest.mark.parametrize("version", [None, "9.6"])
@@ -441,6 +557,7 @@ def test_without_a_pg_dump_that_can_an_archive_is_made(
     version: str | None, make_old: Callable[[str, str], Old], tmp_path: Path
 ) -> None:
     old = make_old("postgresql", "3.1.4")
+    before = old.rows()
     (tmp_path / "bin").mkdir()
     if version is not None:
         program = tmp_path / "bin/pg_dump"
@@ -451,6 +568,17 @@ def test_without_a_pg_dump_that_can_an_archive_is_made(
     assert facts["backup_kind"] == "archive"
     assert Path(facts["backup"], "manifest.json").is_file()
     assert old.revision() == head_revision()
+    old.execute("UPDATE runs SET name = 'renamed' WHERE name = 'run-3'")
+    assert "1 of runs" in old.run("--undo", code=1).stderr
+    (table,) = Path(facts["backup"]).rglob("runs.jsonl.gz")
+    content = table.read_bytes()
+    table.write_bytes(content[:-1])
+    assert (
+        "is not as it should be" in old.run("--undo", "--discard-changes", "--yes", code=1).stderr
+    )
+    table.write_bytes(content)
+    old.run("--undo", "--discard-changes", "--yes")
+    assert old.rows() == before
 
 
 def test_a_place_for_backups_that_cannot_be(old: Old, tmp_path: Path) -> None:
@@ -520,7 +648,7 @@ def test_a_server_upgrades_at_its_start_when_told_to(old: Old, tmp_path: Path) -
     with serving(store, tmp_path / "server") as server:
         found = Dumper(server.url, wants_files=False).dump()
     with closing_engine(old.uri) as engine:
-        check(old.release, found, engine)
+        check(RELEASES[old.release], found, engine)
     assert len(old.backups) == 1
 
 

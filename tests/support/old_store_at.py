@@ -1,4 +1,4 @@
-"""Stores of old releases on SQLite and on PostgreSQL, at their own revision."""
+"""Stores of old releases on every kind of database, at their own revision."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from mlflow_server.backup.shelf import Shelf
 from mlflow_server.store.load import filling
 from mlflow_server.uris import ArtifactUri, parse_store_uri
 from tests.conftest import DATA, Postgres
+from tests.support.mariadb import MariaDb
 
 
-def put_old_store(release: str, kind: str, folder: Path, postgres: Postgres | None) -> str:
+def put_old_store(release: str, folder: Path, server: Postgres | MariaDb | None) -> str:
     """The URI of a store as a release wrote it.
 
     Args:
         release: Which.
-        kind: `sqlite` or `postgresql`.
         folder: For files; is there.
-        postgres: A server, where it is needed.
+        server: Where it goes; None for a SQLite file.
     """
     path = folder / "store.db"
     shutil.copyfile(DATA / "old-stores" / f"mlflow-{release}.db", path)
-    if kind == "sqlite":
+    if server is None:
         return f"sqlite:///{path}"
-    assert postgres is not None
-    uri = postgres.new_database()
+    uri = server.new_database()
     _move(f"sqlite:///{path}", uri, folder / "shelf")
     return uri
 
