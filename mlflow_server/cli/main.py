@@ -34,6 +34,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Move data": {
         "migrate": ("migrate", "Move the store into another database, its artifacts elsewhere."),
     },
+    "Release": {
+        "ae5": ("ae5", "Build, upload, deploy and run releases on Anaconda Enterprise 5."),
+    },
     "Inspect": {
         "doctor": ("doctor", "Check everything the server needs, each finding with its fix."),
         "settings": ("settings", "Show every setting: value, source, meaning."),

@@ -89,11 +89,11 @@ def secret_values(
     for name, text in environ.items():
         if name not in names:
             values |= credentials_in(text) if _SECRET_NAMES.match(name) else set()
-            if name in settings.secrets.extra or _is_credential(name):
+            if name in settings.secrets.extra or is_credential(name):
                 values.add(text)
     for name, text in secrets.items():
         values |= credentials_in(text)
-        if name in settings.secrets.extra or _is_credential(name):
+        if name in settings.secrets.extra or is_credential(name):
             values.add(text)
     return frozenset(value for value in values if value)
 
@@ -106,6 +106,9 @@ def _is_store_uri(text: str) -> bool:
     return True
 
 
-def _is_credential(name: str) -> bool:
-    """Judged by its name: masked everywhere, a region or a log level would blind every line."""
+def is_credential(name: str) -> bool:
+    """Whether a variable or secret holds a credential, judged by its name.
+
+    Masked everywhere, a region or a log level would blind every line.
+    """
     return _SECRET_NAMES.match(name) is not None and _CREDENTIAL.search(name) is not None

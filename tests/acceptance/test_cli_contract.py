@@ -118,6 +118,7 @@ RUNS: dict[Name, Run] = {
         exit_code=ExitCode.UNAVAILABLE,
         hangs_on=("--dry-run", "--backend-store-uri", _SILENT),
     ),
+    ("ae5", "build"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("settings",): Run(coloured=True, total="settings"),
     ("help",): Run(("exit-codes",)),
     ("completion",): Run(("bash",)),
@@ -148,7 +149,7 @@ HAS_NOTHING_TO_PLAN: dict[Name, str] = {
 # Commands that remove or overwrite what cannot be had back ask first, and take --yes for an answer.
 ASKS_FOR_CONFIRMATION: set[Name] = {("gc",), ("restore",), ("upgrade",)}
 
-SECTIONS = {"Run", "Maintain", "Move data", "Access", "Inspect"}
+SECTIONS = {"Run", "Maintain", "Move data", "Access", "Release", "Inspect"}
 # A command keeps the help option of the first context it parses in: tests give all the same.
 AS_RUN: dict[str, Any] = {"help_option_names": cli.context_settings["help_option_names"]}
 COMMON_OPTIONS = ("--json", "--log-format", "--verbose", "--quiet", "--color", "--debug")
