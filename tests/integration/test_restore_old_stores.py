@@ -66,4 +66,4 @@ def test_has_everything_that_the_old_store_had(
     with serving(target, tmp_path / "server") as server:
         found = Dumper(server.url, wants_files=False).dump()
         assert_goes_on(server)
-    check(release, found, engine)
+    check(RELEASES[release], found, engine)

@@ -19,6 +19,7 @@ class Release:
         has_inputs: Inputs of runs.
         has_traces: Traces.
         has_models: Logged models.
+        has_evaluation: An assessment, a dataset to evaluate with, a scorer.
     """
 
     revision: str
@@ -26,6 +27,7 @@ class Release:
     has_inputs: bool = True
     has_traces: bool = True
     has_models: bool = True
+    has_evaluation: bool = False
 
 
 RELEASES = {
@@ -36,15 +38,14 @@ RELEASES = {
 }
 
 
-def check(release: str, found: dict[str, Any], engine: sqlalchemy.Engine) -> None:
+def check(had: Release, found: dict[str, Any], engine: sqlalchemy.Engine) -> None:
     """Raise unless everything is there.
 
     Args:
-        release: Whose store it was.
+        had: What the store had before.
         found: What the API of a server says of it: see `Dumper`.
         engine: Of its database.
     """
-    had = RELEASES[release]
     _check_runs(found)
     _check_registry(found)
     runs = {run["run"]["info"]["run_name"]: run["run"] for run in found["runs"].values()}
@@ -63,6 +64,7 @@ def check(release: str, found: dict[str, Any], engine: sqlalchemy.Engine) -> Non
         with engine.connect() as connection:
             gone = sqlalchemy.text("SELECT lifecycle_stage, name FROM logged_models ORDER BY name")
             assert list(connection.execute(gone)) == [("active", "lm"), ("deleted", "lm-gone")]
+    _check_evaluation(had, found)
 
 
 def _inputs(run: dict[str, Any]) -> list[Any]:
@@ -108,3 +110,27 @@ def _check_registry(found: dict[str, Any]) -> None:
     assert [names[versions[number]["run_id"]] for number in ("1", "2")] == ["run-0", "run-1"]
     assert versions["1"]["current_stage"] == "Production"
     assert all(len(version["tags"]) == 1 for version in versions.values())
+
+
+def _check_evaluation(had: Release, found: dict[str, Any]) -> None:
+    traces = [trace["info"] for traces in found["traces"].values() for trace in traces.values()]
+    assessments = [each for trace in traces for each in trace.get("assessments", [])]
+    datasets = [
+        (each["dataset"]["dataset"]["name"], [row["expectations"] for row in rows.values()])
+        for each in found["datasets"].values()
+        for rows in [each["records"]]
+    ]
+    scorers = [
+        (scorer["scorer_name"], scorer["scorer_version"])
+        for others in found["others"].values()
+        for versions in others["scorers"]
+        for scorer in versions["scorers"]
+    ]
+    if not had.has_evaluation:
+        assert (assessments, datasets, scorers) == ([], [], [])
+        return
+    (assessment,) = assessments
+    assert assessment["assessment_name"] == "good"
+    assert (assessment["feedback"], assessment["rationale"]) == ({"value": True}, "it is")
+    assert datasets == [("golden", [{"answer": 2}])]
+    assert scorers == [("length", 1)]
