@@ -55,11 +55,16 @@ def statements(dialect: str, runs: int, points: int) -> Iterator[str]:
     )
 
 
+def make_empty(uri: str, revision: str) -> None:
+    """Make the schema of a revision in an empty database."""
+    with filling(parse_store_uri(uri), (), revision, None, replace=False) as loader:
+        loader.finish(upgrade=False)
+
+
 def main() -> None:
     """Fill it."""
     uri, runs, points = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    with filling(parse_store_uri(uri), (), REVISION, None, replace=False) as loader:
-        loader.finish(upgrade=False)
+    make_empty(uri, REVISION)
     engine = sqlalchemy.create_engine(uri)
     with engine.begin() as connection:
         for statement in statements(engine.dialect.name, runs, points):

@@ -118,6 +118,10 @@ class UnavailableError(OpsError):
     exit_code = ExitCode.UNAVAILABLE
 
 
+class NotFoundError(UnavailableError):
+    """What is named is not there."""
+
+
 class BusyError(OpsError):
     """Another operation holds the lock."""
 

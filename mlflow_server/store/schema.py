@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_server.errors import OpsError
 from mlflow_server.store.engine import create_engine, sqlite_path
+from mlflow_server.store.hastened import hastened
 from mlflow_server.store.lock import exclusive
 from mlflow_server.store.revision import (
     AUTH_VERSION_TABLE,
@@ -167,7 +168,10 @@ def migrate(
             render_as_batch=True,
             on_version_apply=lambda step, **_: on_step(str(step.up_revision_id)),
         )
-        with environment.begin_transaction():
+        with (
+            hastened(connection, rows_that_become_columns()),
+            environment.begin_transaction(),
+        ):
             environment.run_migrations()
 
 

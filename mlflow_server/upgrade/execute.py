@@ -108,12 +108,12 @@ class Upgrade:
 
         with (
             _as_it_was(),
-            folder_of(self.backups_of(uri), id_, name) as folder,
+            folder_of(self.backups_of(uri), id_, name, uri.shown) as folder,
             explained(uri),
         ):
             if uri.dialect is Dialect.POSTGRESQL:
                 return upgrade_postgresql(
-                    uri, found, folder.path, id_, step, is_online=self._request.is_online
+                    uri, found, folder, id_, step, is_online=self._request.is_online
                 )
             if self._request.is_online:
                 raise UsageError(
@@ -121,7 +121,7 @@ class Upgrade:
                     hint="stop the servers, and leave --online away",
                 )
             if uri.dialect is Dialect.SQLITE:
-                return upgrade_sqlite(uri, found, folder.path, id_, step)
+                return upgrade_sqlite(uri, found, folder, id_, step)
             if uri.dialect is Dialect.MYSQL:
                 return upgrade_mysql(uri, found, folder, id_, step)
             raise SettingsError(

@@ -27,6 +27,8 @@ _IDENTITIES = {
     Dialect.MYSQL: "SELECT concat(table_schema, '-', create_time) FROM information_schema.tables "
     "WHERE table_schema = database() AND table_name = %s",
 }
+# In the folder of a backup until its upgrade is done, or cannot be taken back.
+_UNFINISHED = ".unfinished"
 _COLUMNS = "id VARCHAR(40) NOT NULL PRIMARY KEY, document TEXT NOT NULL"
 
 
@@ -72,37 +74,57 @@ class Record:
     identity: str = ""
 
 
-@dataclass
 class BackupFolder:
     """Where a backup goes.
 
     Args:
-        path: The folder.
+        path: The folder; is there.
+        store: Whose backup it is: nobody else takes it for a leftover.
+
+    Attributes:
         is_needed: The store cannot be what it was without the backup.
     """
 
-    path: Path
-    is_needed: bool = False
+    def __init__(self, path: Path, store: str) -> None:
+        self.path = path
+        self.is_needed = False
+        self._mark = path / _UNFINISHED
+        self._mark.write_text(store)
+
+    def need(self) -> None:
+        """From now on the backup stays, however this ends."""
+        self.is_needed = True
+        self._mark.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """The store is what it was: nobody needs the backup."""
+        self.is_needed = False
 
 
 @contextmanager
-def folder_of(root: Path, id_: str, name: str) -> Iterator[BackupFolder]:
+def folder_of(root: Path, id_: str, name: str, store: str) -> Iterator[BackupFolder]:
     """A new folder for a backup; after a failure it is removed, unless it is needed.
+
+    What upgrades of the same store left that were killed is removed, too: its lock is held.
 
     Args:
         root: Where backups of upgrades are; made when missing.
         id_: Of the upgrade.
         name: What the database is.
+        store: Its URI without credentials.
 
     Raises:
         OpsError: It cannot be made.
     """
     folder = root / f"{id_}-{name}"
     try:
+        for left in root.glob(f"*/{_UNFINISHED}"):
+            if left.read_text() == store:
+                shutil.rmtree(left.parent)
         folder.mkdir(parents=True, exist_ok=True)
+        made = BackupFolder(folder, store)
     except OSError as err:
         raise explain("the folder for backups", str(folder), err, writes=True) from None
-    made = BackupFolder(folder)
     try:
         yield made
     except BaseException:

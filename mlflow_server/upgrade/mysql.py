@@ -61,7 +61,7 @@ def upgrade_mysql(
         connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_LOCK_TIMEOUT_S}")
         with watch.part("verification"):
             before = count_rows(connection, found.plan.status.pending)
-        folder.is_needed = True
+        folder.need()
         mark_half_way(connection, mark)
         with watch.part("migration"):
             migrate_all(connection, found, step)
@@ -85,7 +85,7 @@ def _put_back_unless_done(uri: StoreUri, kept: Kept, folder: BackupFolder) -> It
         if folder.is_needed:
             log.warning("the upgrade has failed: going back to the backup")
             put_back(uri, kept, err)
-            folder.is_needed = False
+            folder.release()
         raise
 
 

@@ -17,7 +17,7 @@ from mlflow_server.store.engine import connect, create_engine, driver_url
 from mlflow_server.store.revision import UPGRADES_TABLE
 from mlflow_server.store.sqlite_file import sync_path
 from mlflow_server.upgrade.archive import keep_archive, restore_archive
-from mlflow_server.upgrade.keeping import Kept, Record, digest_of, make_record, note
+from mlflow_server.upgrade.keeping import BackupFolder, Kept, Record, digest_of, make_record, note
 from mlflow_server.upgrade.migrating import (
     Stepping,
     count_rows,
@@ -58,7 +58,7 @@ def find_pg_dump(server_version: int) -> str | None:
 def upgrade_postgresql(
     uri: StoreUri,
     found: Surveyed,
-    folder: Path,
+    folder: BackupFolder,
     id_: str,
     step: Stepping,
     *,
@@ -97,7 +97,7 @@ def upgrade_postgresql(
 
 
 def _upgrade(
-    uri: StoreUri, engine: "Engine", found: Surveyed, folder: Path, id_: str, step: Stepping
+    uri: StoreUri, engine: "Engine", found: Surveyed, folder: BackupFolder, id_: str, step: Stepping
 ) -> Record:
     with engine.connect() as connection, connection.begin():
         for setting in ("idle_in_transaction_session_timeout", "statement_timeout"):
@@ -109,7 +109,7 @@ def _upgrade(
             _lock(connection, tables, "SHARE ROW EXCLUSIVE")
         watch = Watch()
         with watch.part("backup"):
-            kept = keep_postgresql(uri, connection, folder)
+            kept = keep_postgresql(uri, connection, folder.path)
         with _waiting_for_tables(uri):
             _lock(connection, tables, "ACCESS EXCLUSIVE")
             with watch.part("verification"):
@@ -120,6 +120,7 @@ def _upgrade(
             rows = require_all_there(connection, found, before, 0)
         record = make_record(id_, found, kept, rows, watch)
         note(connection, record)
+        folder.need()
     return record
 
 

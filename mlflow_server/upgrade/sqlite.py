@@ -12,7 +12,7 @@ from mlflow_server.store.engine import open_sqlite, sqlite_path
 from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
 from mlflow_server.units import render_size
 from mlflow_server.upgrade.differing import count_different
-from mlflow_server.upgrade.keeping import Kept, Record, keep_sqlite, make_record, note
+from mlflow_server.upgrade.keeping import BackupFolder, Kept, Record, keep_sqlite, make_record, note
 from mlflow_server.upgrade.migrating import (
     Stepping,
     count_broken_references,
@@ -57,7 +57,7 @@ def require_space(folder: Path, size_bytes: int, what: str) -> None:
 
 
 def upgrade_sqlite(
-    uri: StoreUri, found: Surveyed, folder: Path, id_: str, step: Stepping
+    uri: StoreUri, found: Surveyed, folder: BackupFolder, id_: str, step: Stepping
 ) -> Record:
     """Upgrade a store whose lock is held.
 
@@ -77,14 +77,15 @@ def upgrade_sqlite(
     with guarded(uri) as guard:
         # Twice the size in the store's folder: the copy, in it a table beside its old self.
         require_space(path.parent, 2 * found.plan.size_bytes, "the copy that is migrated")
-        require_space(folder, found.plan.size_bytes, "the backup")
+        require_space(folder.path, found.plan.size_bytes, "the backup")
         watch = Watch()
         with watch.part("backup"):
-            kept = keep_sqlite(guard, path, folder)
+            kept = keep_sqlite(guard, path, folder.path)
         with appearing(path) as new:
             with watch.part("copy"):
                 shutil.copyfile(kept.path, new)
             record = _migrate(new, found, kept, id_, step, watch)
+            folder.need()
             # What is left beside the old file must not be taken for the new one's.
             guard.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return record

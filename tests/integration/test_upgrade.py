@@ -369,6 +369,7 @@ def test_killed_at_any_moment(kind: str, make_old: Callable[[str, str], Old]) ->
     assert time.monotonic() - began < 120
     old.run(code=0)
     assert old.revision() == head_revision()
+    assert len(old.backups) == 1
 
 
 @pytest.mark.parametrize("then", ["--undo", "again"])
