@@ -47,6 +47,11 @@ none of MLflow's. After a failure the store is as it was."""
     is_flag=True,
 )
 @own_option(
+    "--prepare",
+    "Only fill columns for traces, on PostgreSQL: beside servers, so that the upgrade is shorter.",
+    is_flag=True,
+)
+@own_option(
     "--wait",
     "How long to wait for another operation on the store, seconds.",
     type=click.IntRange(min=0),
@@ -76,6 +81,7 @@ def command(
     check: bool,
     dry_run: bool,
     online: bool,
+    prepare: bool,
     wait: int,
     undo: bool,
     discard_changes: bool,
@@ -96,6 +102,8 @@ def command(
 
     if check and (dry_run or undo):
         raise UsageError("--check goes with neither --dry-run nor --undo", hint="leave it away")
+    if prepare and (check or undo or online):
+        raise UsageError("--prepare goes with --dry-run only", hint="leave the others away")
     if discard_changes and not undo:
         raise UsageError("--discard-changes goes with --undo only", hint="add --undo")
     os.environ.update(loaded.credentials)
@@ -108,14 +116,15 @@ def command(
     if check or dry_run:
         finish(context, checked_report(context, look(databases)), echo_checked)
     from mlflow_server.store.schema import importing_lightly
-    from mlflow_server.upgrade.execute import Upgrade
+    from mlflow_server.upgrade.execute import PREPARING, Upgrade
 
     with importing_lightly(), stop_on_sigterm(), show_phases(context, ()) as progress:
 
-        def tell(name: str, _revision: str, done: int, total: int) -> None:
-            progress(f"revisions of {name}", done, total)
+        def tell(name: str, what: str, done: int, total: int) -> None:
+            progress(f"{what if what == PREPARING else 'revisions'} of {name}", done, total)
 
-        result = Upgrade(request, tell).run()
+        upgrade = Upgrade(request, tell)
+        result = upgrade.prepare() if prepare else upgrade.run()
     finish(context, upgraded_report(context, result), echo_upgraded)
 
 

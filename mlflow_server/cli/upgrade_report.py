@@ -25,6 +25,7 @@ def checked_report(context: Context, found: "Mapping[str, Surveyed]") -> Report:
 
 def _checked_item(name: str, found: "Surveyed") -> Item:
     from mlflow_server.store.revision import SchemaState
+    from mlflow_server.upgrade.prepare import helps
     from mlflow_server.upgrade.revisions import known_revisions
 
     plan, known = found.plan, known_revisions()
@@ -51,6 +52,7 @@ def _checked_item(name: str, found: "Surveyed") -> Item:
         "auth_current": found.auth_revision,
         "auth_pending": list(found.auth_pending),
         "seconds": round(plan.seconds, 1),
+        "can_be_prepared": helps(found),
         "size_bytes": plan.size_bytes,
         "disk_bytes": plan.disk_bytes,
     }
@@ -85,6 +87,10 @@ def echo_checked(context: Context, report: Report) -> None:
         for revision in item.facts["auth_pending"]:
             click.echo(f"  {revision}  users")
         if item.facts["pending"]:
+            if item.facts["can_be_prepared"]:
+                click.echo(
+                    "  Shorter when prepared beside the servers: mlflow-server upgrade --prepare"
+                )
             disk = render_size(item.facts["disk_bytes"])
             click.echo(
                 f"  About {item.facts['seconds']:.0f} s, and {disk} of disk for the backup and "
@@ -94,6 +100,8 @@ def echo_checked(context: Context, report: Report) -> None:
 
 def upgraded_report(context: Context, result: "Result") -> Report:
     """What was done."""
+    from mlflow_server.store.revision import UPGRADABLE
+
     items, undo = [], False
     for name, done in result.databases.items():
         found = done.found
@@ -118,6 +126,10 @@ def upgraded_report(context: Context, result: "Result") -> Report:
                 "seconds": done.record.seconds,
             }
             undo = True
+        elif done.is_prepared:
+            detail = "prepared; the upgrade itself is to come"
+        elif status.state in UPGRADABLE:
+            detail = "nothing to prepare; the upgrade itself is to come"
         else:
             detail = "made" if done.is_made else "up to date"
         items.append(Item(f"database:{name}", Status.OK, detail, facts=facts))

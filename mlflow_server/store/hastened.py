@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
 # Rows with these keys, by table.
 Keys = Mapping[str, list[str]]
 
 
 @contextmanager
-def hastened(connection: "Connection", removed: Keys) -> Iterator[None]:
+def hastened(connection: "Connection | Engine", removed: Keys) -> Iterator[None]:
     """Let the statements of that revision on a connection be quicker, in the block.
 
     Args:

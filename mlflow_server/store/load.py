@@ -19,13 +19,16 @@ from mlflow_server.store.bulk import BulkWriter, not_kept
 from mlflow_server.store.empty import empty_schema
 from mlflow_server.store.engine import explained
 from mlflow_server.store.reflection import read_rows, reflect
-from mlflow_server.store.revision import auth_migration_tree, migration_tree
+from mlflow_server.store.revision import auth_migration_tree, migration_tree, read_revisions
 from mlflow_server.store.tables import Checksum, Kind, Row, Table, require_columns
 from mlflow_server.uris import Dialect, StoreUri
 
 if TYPE_CHECKING:
     import sqlalchemy
     from sqlalchemy import Connection
+
+# The only revision that `mlflow db prepopulate-trace-analytics` works at (upgrade/prepare.py).
+_PREPARED = "b7e2c1a4d9f3"
 
 
 class Loader:
@@ -49,6 +52,7 @@ class Loader:
         self._is_one_transaction = uri.dialect is Dialect.POSTGRESQL
         self._is_finished = False
         self._stored = reflect(connection)
+        self._add_prepared_columns(brought)
         self._make_unknown(brought)
         self.tables: tuple[Table, ...] = tuple(s.table for s in self._stored.values())
         order = {table.name: place for place, table in enumerate(self.tables)}
@@ -151,6 +155,18 @@ class Loader:
         if not self._is_one_transaction:
             with explained(self._uri):
                 self._connection.commit()
+
+    def _add_prepared_columns(self, brought: Sequence[Table]) -> None:
+        """Have the columns that `mlflow db prepopulate-trace-analytics` adds before a revision."""
+        for table in brought:
+            if table.name != "trace_info" or "trace_info" not in self._stored:
+                continue
+            kinds = self._stored["trace_info"].kinds
+            is_added = "trace_name" in {column.name for column in table.columns} - kinds.keys()
+            if is_added and read_revisions(self._connection) == [_PREPARED]:
+                schema.add_prepared_columns(self._connection)
+                self._commit_step()
+                self._stored = reflect(self._connection)
 
     def _make_unknown(self, brought: Sequence[Table]) -> None:
         """Make the tables that MLflow does not have."""

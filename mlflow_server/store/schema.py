@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_server.errors import OpsError
 from mlflow_server.store.engine import create_engine, sqlite_path
@@ -24,11 +24,13 @@ from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
 from mlflow_server.uris import Dialect, StoreUri
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
 log = logging.getLogger(__name__)
 
 INITIALISE_TIMEOUT_S = 60.0
+# Of 250 rows each: MLflow's most (`DEFAULT_BATCH_SIZE`), and its default.
+_TOLD_EVERY_BATCHES = 10
 # What `mlflow-skinny` does without: none of it is needed to make a schema.
 _NOT_NEEDED = ("numpy", "pandas", "pyarrow", "scipy", "sklearn")
 
@@ -193,6 +195,49 @@ def rows_that_become_columns() -> dict[str, list[str]]:
         "trace_metrics": list(backfill.TOKEN_COLUMNS),
         "span_metrics": list(backfill.COST_COLUMNS),
     }
+
+
+def prepopulate_traces(engine: "Engine", tell: Callable[[int], None]) -> int:
+    """Fill the columns that the revision 75868b020152 brings, before it, in small commits.
+
+    What is filled already is left alone. The columns are added first, in one transaction.
+
+    Args:
+        engine: To a database that is at the revision right before; each commit is one of its.
+        tell: Told every few seconds how many traces, spans and assessments were gone through.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        RuntimeError: MLflow's: another revision, a row of a trace that is not there, columns that
+            cannot be added or are there already and different.
+
+    Source: MLflow 3.17.2 `store/db/trace_analytics_prepopulation.py`; `mlflow.db` calls it so.
+    """
+    from mlflow.store.db.trace_analytics_prepopulation import prepopulate_trace_analytics
+
+    done: dict[str, int] = {}
+
+    def told(kind: str, stats: Any) -> None:
+        done[kind] = stats.scanned
+        tell(sum(done.values()))
+
+    with hastened(engine, {}):
+        stats = prepopulate_trace_analytics(
+            engine, progress_callback=told, progress_every_batches=_TOLD_EVERY_BATCHES
+        )
+    return int(stats.traces.scanned + stats.spans.scanned + stats.assessments.scanned)
+
+
+def add_prepared_columns(connection: "Connection") -> None:
+    """Add the columns that `prepopulate_traces` fills, where they are not there yet.
+
+    Source: MLflow 3.17.2 `store/db/trace_analytics.py`.
+    """
+    from mlflow.store.db.trace_analytics import ensure_analytics_columns
+
+    ensure_analytics_columns(connection)
 
 
 def read_each_model(connection: "Connection") -> None:

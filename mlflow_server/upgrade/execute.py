@@ -15,10 +15,14 @@ from mlflow_server.store.schema import initialise
 from mlflow_server.upgrade.keeping import Record, folder_of
 from mlflow_server.upgrade.mysql import finish_interrupted, upgrade_mysql
 from mlflow_server.upgrade.postgresql import upgrade_postgresql
+from mlflow_server.upgrade.prepare import can_be_prepared, helps, prepare
 from mlflow_server.upgrade.request import Request
 from mlflow_server.upgrade.sqlite import upgrade_sqlite
 from mlflow_server.upgrade.survey import Surveyed, survey
 from mlflow_server.uris import Dialect, StoreUri
+
+PREPARING = "traces"
+"""Told in place of a revision: rows of traces are prepared."""
 
 # Told which database is at which revision, how many are done, and how many there are.
 Progress = Callable[[str, str, int, int], None]
@@ -32,11 +36,13 @@ class Upgraded:
         found: How it was.
         record: What was noted; None when nothing was to be done, or it was made anew.
         is_made: Its schema was made.
+        is_prepared: Columns of traces were filled beforehand.
     """
 
     found: Surveyed
     record: Record | None = None
     is_made: bool = False
+    is_prepared: bool = False
 
 
 @dataclass
@@ -76,6 +82,27 @@ class Upgrade:
             self.result.databases[name] = self._upgrade(name, each)
         return self.result
 
+    def prepare(self) -> Result:
+        """Only fill columns of traces beforehand, where that can be done; servers may go on.
+
+        Raises:
+            BusyError: Another operation works on a store, or somebody keeps traces locked.
+            OpsError: It failed; what was filled stays.
+        """
+        for name, uri in self._request.databases.items():
+            found = survey(uri, is_auth=name == "auth")
+            if can_be_prepared(found):
+                with exclusive(uri, "upgrade", wait_s=self._request.wait_s):
+                    self._prepare(name, found)
+            self.result.databases[name] = Upgraded(found, is_prepared=can_be_prepared(found))
+        return self.result
+
+    def _prepare(self, name: str, found: Surveyed) -> None:
+        def tell(done: int, total: int) -> None:
+            self._progress(name, PREPARING, done, total)
+
+        prepare(found.uri, found, tell)
+
     def _look(self, name: str) -> Surveyed | None:
         """What there is to do; None when another one is doing it."""
         try:
@@ -98,7 +125,12 @@ class Upgrade:
                 found = survey(uri, is_auth=name == "auth")
             if not found.is_pending:
                 return Upgraded(found)  # while we waited
-            return Upgraded(found, self._upgrade_locked(name, uri, found))
+            # Others wait for the upgrade itself only, and less for one that is prepared.
+            is_prepared = self._request.is_online and helps(found)
+            if is_prepared:
+                self._prepare(name, found)
+            record = self._upgrade_locked(name, uri, found)
+            return Upgraded(found, record, is_prepared=is_prepared)
 
     def _upgrade_locked(self, name: str, uri: StoreUri, found: Surveyed) -> Record:
         id_ = make_id(datetime.now(UTC), None)

@@ -73,3 +73,16 @@ def test_nothing_is_pending_in_a_current_store() -> None:
     status = SchemaStatus(SchemaState.CURRENT, head_revision(), head_revision())
     plan = make_plan(status, Dialect.SQLITE, known_revisions(), {}, 10**9)
     assert (plan.pending, plan.seconds, plan.disk_bytes) == ((), 0.0, 0)
+
+
+def test_traces_that_become_columns_are_told_to_take_long() -> None:
+    status = SchemaStatus(
+        SchemaState.BEHIND, "b7e2c1a4d9f3", head_revision(), pending_after("b7e2c1a4d9f3") or ()
+    )
+    sizes = {
+        "trace_info": TableSize(100_000), "spans": TableSize(400_000),
+        "assessments": TableSize(100_000),
+    }  # fmt: skip
+    plan = make_plan(status, Dialect.POSTGRESQL, known_revisions(), sizes, 2**30)
+    # 78 to 87 s were measured.
+    assert 60 <= plan.pending[0].seconds <= 180
