@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from mlflow_server.errors import BadInputError, UsageError
-from mlflow_server.settings.model import iter_definitions
-from mlflow_server.settings.secrets import is_credential
-from mlflow_server.uris import credentials_in
+from mlflow_server.settings.secrets import require_no_secret
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # anaconda-project refuses these (facts of anaconda-project 0.13).
@@ -43,25 +41,6 @@ class Customisation:
         return Customisation({**self.variables, **later.variables}, packages)
 
 
-def require_no_secret(name: str, value: str) -> None:
-    """Raise for a value that must not be in an archive, which everybody may read.
-
-    Raises:
-        UsageError: It is a secret, or holds one; the message does not.
-    """
-    # A URI is a secret for the password in it.
-    is_secret = name in _secret_settings() or is_credential(name)
-    if credentials_in(value) or (is_secret and not name.endswith("_URI")):
-        raise UsageError(
-            f"--set {name}: is a secret, and everybody who has the archive could read it",
-            hint=f"mlflow-server ae5 secrets set {name}",
-        )
-
-
-def _secret_settings() -> frozenset[str]:
-    return frozenset(d.setting.name for d in iter_definitions() if d.is_secret)
-
-
 def customise(text: str, wanted: Customisation) -> str:
     """Put values and packages into the text of an anaconda-project.yml.
 
@@ -80,7 +59,7 @@ def customise(text: str, wanted: Customisation) -> str:
             raise UsageError(
                 f"--set {name}: an empty value would make it required", hint="leave it away"
             )
-        require_no_secret(name, value)
+        require_no_secret("--set", name, value)
         text = _with_variable(text, name, value)
     for package in wanted.packages:
         text = _with_package(text, package)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from mlflow_server.errors import UsageError
 from mlflow_server.settings.model import Settings, iter_definitions
 from mlflow_server.uris import credentials_in, parse_store_uri
 
@@ -104,6 +105,33 @@ def _is_store_uri(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_read(name: str) -> bool:
+    """Whether a secret of that name is read from the folder, unless a setting asks for more."""
+    names = {definition.setting.name for definition in iter_definitions()}
+    return name in names - _NEVER_FROM_SECRETS or _SECRET_NAMES.match(name) is not None
+
+
+def require_no_secret(what: str, name: str, value: str) -> None:
+    """Raise for a value that everybody could read where it is to be put.
+
+    Args:
+        what: The option that it was given with.
+        name: Of the variable.
+        value: Its value; the message does not repeat it.
+
+    Raises:
+        UsageError: It is a secret, or holds one.
+    """
+    secret = {d.setting.name for d in iter_definitions() if d.is_secret}
+    # A URI is a secret for the password in it.
+    is_secret = (name in secret or is_credential(name)) and not name.endswith("_URI")
+    if is_secret or credentials_in(value):
+        raise UsageError(
+            f"{what} {name}: is a secret, and everybody could read it there",
+            hint=f"mlflow-server ae5 secrets set {name}",
+        )
 
 
 def is_credential(name: str) -> bool:

@@ -119,6 +119,12 @@ RUNS: dict[Name, Run] = {
         hangs_on=("--dry-run", "--backend-store-uri", _SILENT),
     ),
     ("ae5", "build"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "upload"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "secrets", "list"): Run(exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "secrets", "check"): Run(exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "secrets", "set"): Run(
+        ("--values-file", "missing", "--dry-run"), exit_code=ExitCode.UNAVAILABLE
+    ),
     ("settings",): Run(coloured=True, total="settings"),
     ("help",): Run(("exit-codes",)),
     ("completion",): Run(("bash",)),
@@ -142,6 +148,8 @@ HAS_NOTHING_TO_PLAN: dict[Name, str] = {
     ("settings",): "only looks",
     ("backup", "list"): "only looks",
     ("backup", "verify"): "only looks",
+    ("ae5", "secrets", "list"): "only looks",
+    ("ae5", "secrets", "check"): "only looks",
     ("help",): "only prints",
     ("completion",): "only prints",
 }

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 
@@ -20,6 +21,7 @@ def run_on_terminal(
     environment: Mapping[str, str],
     columns: int = 100,
     timeout_s: float = 60.0,
+    typed: bytes = b"",
 ) -> tuple[int, str]:
     """Run a command whose input, output and errors are one terminal.
 
@@ -29,6 +31,7 @@ def run_on_terminal(
         environment: All of it.
         columns: How wide the terminal is.
         timeout_s: How long it may take to end after its last word.
+        typed: What somebody types, once the first word is there.
 
     Returns:
         Its exit code, and all that the terminal was sent.
@@ -43,10 +46,12 @@ def run_on_terminal(
         stdout=slave,
         stderr=slave,
         start_new_session=True,
+        # Or it could not ask for a password.
+        preexec_fn=partial(fcntl.ioctl, slave, termios.TIOCSCTTY, 0),
     )
     os.close(slave)
     try:
-        shown = b"".join(_pieces(master))
+        shown = b"".join(_pieces(master, typed))
         code = process.wait(timeout_s)
     finally:
         process.kill()
@@ -55,8 +60,8 @@ def run_on_terminal(
     return code, shown.decode("utf-8", errors="replace").replace("\r\n", "\n")
 
 
-def _pieces(master: int) -> list[bytes]:
-    pieces = []
+def _pieces(master: int, typed: bytes) -> list[bytes]:
+    pieces: list[bytes] = []
     while True:
         try:
             piece = os.read(master, 65_536)
@@ -66,4 +71,6 @@ def _pieces(master: int) -> list[bytes]:
             return pieces
         if not piece:
             return pieces
+        if typed and not pieces:
+            os.write(master, typed)
         pieces.append(piece)

@@ -1,0 +1,186 @@
+"""`ae5 upload`: a release as a project of the platform, whole or not at all."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from mlflow_server.ae5.build import Release
+from mlflow_server.ae5.names import require_name
+from mlflow_server.ae5.program import Ae5
+from mlflow_server.errors import NotFoundError, OpsError
+
+_UPLOAD_TIMEOUT_S = 600.0
+_COMMAND = "TrackingServer"
+
+
+class Doing(StrEnum):
+    """What an upload does."""
+
+    NOTHING = "nothing"
+    UPLOAD = "upload"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project on the platform.
+
+    Args:
+        id: `a0-…`.
+        name: Of its owner's projects, one.
+        owner: Who signed in.
+        tag: Of its newest revision; ours says which archive that is.
+    """
+
+    id: str
+    name: str
+    owner: str
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class UploadPlan:
+    """What an upload would do.
+
+    Args:
+        doing: That.
+        name: What the project is or will be called.
+        project: The one that is there.
+        taken: Why it is not the name that was asked for.
+    """
+
+    doing: Doing
+    name: str
+    project: Project | None = None
+    taken: str | None = None
+
+
+def tag_of(release: Release) -> str:
+    """The name of a project's first revision: which archive it is."""
+    return f"{release.version}-{release.sha256[:12]}"
+
+
+def find_projects(ae5: Ae5, name: str) -> list[Project]:
+    """The projects that a release may be: of a name, or of that name and something after it.
+
+    The one of that very name is the first.
+    """
+    # A pattern finds nothing without an error; a name would be one.
+    records = ae5.records("project", "list", f"{name}*")
+    found = [_project(each) for each in records]
+    return sorted(found, key=lambda project: (project.name != name, project.name))
+
+
+def plan_upload(ae5: Ae5, release: Release, name: str, *, replaces: bool) -> UploadPlan:
+    """Find out what has to be done to have a release as a project.
+
+    Args:
+        ae5: The program.
+        release: What is to be there.
+        name: What it is to be called.
+        replaces: A project of that name goes, when nothing is deployed from it.
+
+    Raises:
+        UsageError: The name cannot be.
+        OpsError: Something is deployed from the project that is to go.
+    """
+    require_name(name, "project")
+    there = find_projects(ae5, name)
+    names = (name, f"{name}-{release.version}", f"{name}-{tag_of(release)}")
+    by_name = {project.name: project for project in there if project.name in names}
+    for project in by_name.values():
+        if _tag(ae5, project) == tag_of(release):
+            return UploadPlan(Doing.NOTHING, project.name, project)
+    if name not in by_name:
+        return UploadPlan(Doing.UPLOAD, name)
+    if replaces:
+        _require_idle(ae5, by_name[name])
+        return UploadPlan(Doing.REPLACE, name, by_name[name])
+    free = next(each for each in names if each not in by_name)
+    return UploadPlan(Doing.UPLOAD, free, taken=f"{name} is another release")
+
+
+def upload(ae5: Ae5, release: Release, plan: UploadPlan) -> Project:
+    """Do what is planned.
+
+    Raises:
+        OpsError: It failed; no half of a project is left, unless the message says so.
+    """
+    if plan.doing is Doing.NOTHING and plan.project is not None:
+        return plan.project
+    if plan.project is not None:
+        ae5.text("project", "delete", plan.project.id, "--yes")
+    with tempfile.TemporaryDirectory(prefix="mlflow-server-ae5-") as folder:
+        path = Path(folder) / release.name
+        path.write_bytes(release.content)
+        try:
+            record = ae5.record(
+                *("project", "upload", str(path), "--name", plan.name, "--tag", tag_of(release)),
+                timeout_s=_UPLOAD_TIMEOUT_S,
+            )
+        except BaseException as err:
+            project = _whole(ae5, plan.name, release)
+            # When the answer alone was lost, the project is as it should be.
+            if project is None or not isinstance(err, OpsError):
+                raise
+            return project
+    project = _project(record)
+    _require_commands(ae5, project)
+    return project
+
+
+def _whole(ae5: Ae5, name: str, release: Release) -> Project | None:
+    """What a broken upload has made, if that is all of it; else it goes: nobody has used it."""
+    for project in find_projects(ae5, name):
+        if project.name == name:
+            if _tag(ae5, project) == tag_of(release) and _has_commands(ae5, project):
+                return project
+            ae5.text("project", "delete", project.id, "--yes")
+    return None
+
+
+def _has_commands(ae5: Ae5, project: Project) -> bool:
+    commands = ae5.records("project", "revision", "commands", project.id)
+    return _COMMAND in [each.get("id") for each in commands]
+
+
+def _require_commands(ae5: Ae5, project: Project) -> None:
+    if not _has_commands(ae5, project):
+        raise OpsError(
+            f"project {project.name}: was uploaded, and has no command {_COMMAND}",
+            hint=f"look at it: ae5 project revision commands {project.id}",
+        )
+
+
+def _require_idle(ae5: Ae5, project: Project) -> None:
+    deployed = [each for each in ae5.records("deployment", "list") if _is_of(each, project)]
+    jobs = [each for each in ae5.records("job", "list") if _is_of(each, project)]
+    in_use = [*_named("deployment", deployed), *_named("job", jobs)]
+    if in_use:
+        raise OpsError(
+            f"project {project.name}: is in use: {', '.join(in_use)}",
+            hint="leave --replace away: the release gets a name with its version",
+        )
+
+
+def _is_of(record: dict[str, Any], project: Project) -> bool:
+    return str(record.get("project_id")) == project.id
+
+
+def _named(what: str, records: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"{what} {each.get('name')}" for each in records]
+
+
+def _project(record: dict[str, Any]) -> Project:
+    return Project(str(record["id"]), str(record["name"]), str(record.get("owner", "")))
+
+
+def _tag(ae5: Ae5, project: Project) -> str | None:
+    try:
+        revisions = ae5.records("project", "revision", "list", project.id)
+    except NotFoundError:
+        return None  # it has none yet, or has just gone
+    return str(revisions[0].get("name")) if revisions else None
