@@ -208,7 +208,7 @@ def upload(context: Context, archive: Path | None, name: str, replace: bool, dry
     from mlflow_server.cli.ae5_report import echo_uploaded, uploaded_report
 
     if archive and not archive.name.endswith(".tar.gz"):
-        raise click.BadParameter("is no archive: NAME.tar.gz", param_hint="ARCHIVE")
+        raise click.BadParameter(f"{archive}: is no .tar.gz", param_hint="ARCHIVE")
     ae5 = _open(context)
     release = read_release(archive) if archive else make_release(Path(), Customisation())
     with stop_on_sigterm():
