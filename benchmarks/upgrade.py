@@ -211,7 +211,7 @@ class Traces(Upgrade):
     """The upgrade of a store with many traces, whose rows become columns."""
 
     content, label = "traces", "upgrade, with traces"
-    bar, bar_itself = Bar(at_most=1), Bar(at_most=0.75)
+    bar, bar_itself = Bar(at_most=0.6), Bar(at_most=0.5)
 
     def check(self, bench: Bench) -> None:
         query = "SELECT count(*) FROM spans WHERE model_name = 'large' AND total_cost = 0.5"
