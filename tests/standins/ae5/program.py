@@ -179,7 +179,6 @@ def prepare(target: Path, cluster: Cluster, folder: Path, *, is_real: bool) -> P
             "AE5_STANDIN_PACE": "0.05",
             "HOME": str(folder),
             "PATH": f"{script.parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONWARNINGS": "ignore",
             _NOTES: str(notes),
         },
         notes,

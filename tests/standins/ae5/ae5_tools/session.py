@@ -118,8 +118,12 @@ class AESessionBase:
             self.session.headers["CF-Access-Client-Secret"] = os.environ[names[1]]
 
     def __del__(self) -> None:
-        if sys.meta_path is not None and not getattr(self, "persist", True) and self.connected:
-            with contextlib.suppress(Exception):
+        # Where nothing is kept, nobody could end the session later. Not while Python ends itself.
+        is_kept = getattr(self, "persist", True)
+        if is_kept or sys.is_finalizing():
+            return
+        with contextlib.suppress(Exception):
+            if self.connected:
                 self.disconnect()
 
     def authorize(self) -> None:
