@@ -213,7 +213,11 @@ GOOD = (("p/anaconda-project.yml", b"x"), ("p/mlflow_server/__init__.py", b'__ve
         archive_of(*GOOD, ("p/release.json", b"{")),
         archive_of(*GOOD[:1], ("p/mlflow_server/__init__.py", b"no version")),
     ],
-)
+    ids=[
+        "empty", "text", "cut", "other files", "two folders", "above", "link", "bad record",
+        "no version",
+    ],
+)  # fmt: skip
 def test_what_is_no_release(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.tar.gz"
     path.write_bytes(content)
