@@ -14,8 +14,8 @@ COMMAND = "TrackingServer"
 
 _STARTED, _FAILED = "started", "failed"
 _COMING = ("initial", "starting")
-# The platform is asked at these intervals, seconds: first the environment is made, for minutes.
-_PAUSES_S = (3.0, 5.0, 10.0, 20.0)
+# The platform is asked at these intervals, seconds: it makes an environment first, for minutes.
+_PAUSES_S = (1.0, 3.0, 5.0, 10.0, 20.0)
 _POLL_S = 1.0
 _LOG_LINES = 15
 
@@ -172,12 +172,31 @@ def wait_until_ready(endpoint: Endpoint, wait_s: float) -> Health:
     return health
 
 
-def stop(ae5: Ae5, deployment: Deployment) -> None:
-    """Stop a deployment: its record goes, and its token is void."""
+def stop(ae5: Ae5, deployment: Deployment, wait_s: float) -> None:
+    """Stop a deployment, and wait until its endpoint is free; its token is void.
+
+    Args:
+        ae5: The program.
+        deployment: Which.
+        wait_s: For how long, seconds.
+
+    Raises:
+        UnavailableError: It has not ended in time.
+    """
     try:
         ae5.text("deployment", "stop", deployment.id, "--yes")
     except NotFoundError:
         return  # somebody was faster
+    deadline = time.monotonic() + wait_s
+    for pause_s in _pauses():
+        if deployment.id not in [each.id for each in list_deployments(ae5)]:
+            return
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"deployment {deployment.name}: has not ended after {wait_s:.0f} s",
+                hint=f"ae5 deployment info {deployment.id}; then the same again",
+            )
+        time.sleep(pause_s)
 
 
 def last_lines(ae5: Ae5, deployment: Deployment) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from mlflow_server.ae5.cron import require_cron
 from mlflow_server.ae5.names import require_name
 from mlflow_server.ae5.program import Ae5
-from mlflow_server.errors import NotFoundError, OpsError, UnavailableError, UsageError
+from mlflow_server.errors import NotFoundError, UnavailableError, UsageError
 from mlflow_server.settings.secrets import require_no_secret
 
 COMMANDS = {
@@ -98,6 +98,15 @@ class Ended:
 def list_jobs(ae5: Ae5) -> list[Job]:
     """The account's jobs."""
     return [_job(each) for each in ae5.records("job", "list")]
+
+
+def last_runs(ae5: Ae5) -> dict[str, list[str]]:
+    """States of the runs of each job by its name, the newest first: runs do not say its id."""
+    found: dict[str, list[str]] = {}
+    records = ae5.records("run", "list")
+    for each in sorted(records, key=lambda run: str(run.get("created", "")), reverse=True):
+        found.setdefault(str(each.get("name", "")), []).append(str(each.get("state", "")))
+    return found
 
 
 def is_as_wanted(job: Job, project_id: str, wanted: Wanted) -> bool:
@@ -214,11 +223,6 @@ def _job(record: Mapping[str, Any]) -> Job:
     )
 
 
-def require_good(ended: Ended, name: str) -> None:
-    """Raise when a run has failed.
-
-    Raises:
-        OpsError: It has; its log was shown.
-    """
-    if not ended.is_good:
-        raise OpsError(f"job {name}: {ended.state}", hint=f"its log again: ae5 run log {ended.id}")
+def has_failed(state: str) -> bool:
+    """True for the state of a run that has ended badly."""
+    return _ENDED.get(state) is False

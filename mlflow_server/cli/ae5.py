@@ -3,11 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mlflow_server.ae5.contents import PROJECT
+from mlflow_server.cli import ae5_jobs, ae5_server
+from mlflow_server.cli.ae5_shared import Pair, open_ae5
 from mlflow_server.cli.groups import Group
 from mlflow_server.cli.shared import (
     Context,
@@ -19,14 +21,14 @@ from mlflow_server.cli.shared import (
     stop_on_sigterm,
 )
 
-if TYPE_CHECKING:
-    from mlflow_server.ae5.program import Ae5
-
 EPILOG = """\b
 Examples:
   mlflow-server ae5 build --out dist
   mlflow-server ae5 upload dist/mlflow.tracking.server.1.0.0.tar.gz
   mlflow-server ae5 secrets set --values-file production.env
+  mlflow-server ae5 deploy
+  mlflow-server ae5 token
+  mlflow-server ae5 schedule gc --cron "*/10 * * * *"
 
 Steps of a release on Anaconda Enterprise 5, each a command of its own."""
 
@@ -96,27 +98,17 @@ class SecretName(click.ParamType[str]):
         return require_secret_name(str(value))
 
 
-class Pair(click.ParamType[tuple[str, str]]):
-    """`NAME=VALUE`."""
-
-    name = "pair"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Split; the value is not repeated, whatever it is."""
-        if isinstance(value, tuple):
-            return value
-        name, separator, text = str(value).partition("=")
-        if not (name.strip() and separator):
-            self.fail("is not of the form NAME=VALUE", param, ctx)
-        return name.strip(), text
-
-
 @click.group("ae5", cls=Group, epilog=EPILOG)
 @common_options
 def command() -> None:
     """Build, upload, deploy and run releases on Anaconda Enterprise 5."""
+
+
+for _command in (
+    ae5_server.deploy, ae5_server.url, ae5_server.token, ae5_server.restart,
+    ae5_jobs.schedule, ae5_jobs.run,
+):  # fmt: skip
+    command.add_command(_command)
 
 
 @command.command("build", epilog=_BUILD_EPILOG)
@@ -175,16 +167,6 @@ def build(
     finish(context, built_report(context, release, path, is_dry_run=dry_run), echo_built)
 
 
-def _open(context: Context) -> "Ae5":
-    """The operator's program."""
-    load(context)
-    from mlflow_server.ae5.program import Ae5, find_program
-
-    return Ae5(
-        find_program(os.environ.get("TRACKING_SERVER_AE5"), os.environ.get("PATH")), os.environ
-    )
-
-
 @command.command("upload", epilog=_UPLOAD_EPILOG)
 @click.argument("archive", required=False, type=click.Path(path_type=Path), metavar="[ARCHIVE]")
 @own_option(
@@ -209,7 +191,7 @@ def upload(context: Context, archive: Path | None, name: str, replace: bool, dry
 
     if archive and not archive.name.endswith(".tar.gz"):
         raise click.BadParameter(f"{archive}: is no .tar.gz", param_hint="ARCHIVE")
-    ae5 = _open(context)
+    ae5 = open_ae5(context)
     release = read_release(archive) if archive else make_release(Path(), Customisation())
     with stop_on_sigterm():
         plan = plan_upload(ae5, release, name, replaces=replace)
@@ -229,7 +211,7 @@ def secrets() -> None:
 @pass_context
 def list_secrets(context: Context) -> None:
     """List the names of the secrets; nobody can read their values."""
-    ae5 = _open(context)
+    ae5 = open_ae5(context)
     from mlflow_server.ae5.credentials import check_secrets
     from mlflow_server.cli.ae5_report import echo_secrets, secrets_report
 
@@ -242,7 +224,7 @@ def list_secrets(context: Context) -> None:
 @pass_context
 def check_secrets(context: Context, names: tuple[str, ...]) -> None:
     """Find out whether secrets are there; without a NAME those that a server needs."""
-    ae5 = _open(context)
+    ae5 = open_ae5(context)
     from mlflow_server.ae5.credentials import NEEDED
     from mlflow_server.ae5.credentials import check_secrets as check
     from mlflow_server.cli.ae5_report import echo_secrets, secrets_report
@@ -265,7 +247,7 @@ def set_secrets(
     context: Context, names: tuple[str, ...], values_file: Path | None, dry_run: bool
 ) -> None:
     """Set secrets, each NAME or all of a file."""
-    ae5 = _open(context)
+    ae5 = open_ae5(context)
     from mlflow_server.ae5.credentials import read_values
     from mlflow_server.ae5.credentials import set_secrets as do_set
     from mlflow_server.cli.ae5_report import echo_set, set_report

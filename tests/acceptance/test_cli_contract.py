@@ -120,6 +120,18 @@ RUNS: dict[Name, Run] = {
     ),
     ("ae5", "build"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "upload"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "deploy"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "url"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "token"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "restart"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "schedule", "gc"): Run(
+        ("--cron", "0 * * * *", "--dry-run"), exit_code=ExitCode.UNAVAILABLE
+    ),
+    ("ae5", "schedule", "backup"): Run(
+        ("--cron", "0 3 * * *", "--dry-run"), exit_code=ExitCode.UNAVAILABLE
+    ),
+    ("ae5", "schedule", "list"): Run(exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "run"): Run(("doctor", "--dry-run"), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "secrets", "list"): Run(exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "secrets", "check"): Run(exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "secrets", "set"): Run(
@@ -148,6 +160,7 @@ HAS_NOTHING_TO_PLAN: dict[Name, str] = {
     ("settings",): "only looks",
     ("backup", "list"): "only looks",
     ("backup", "verify"): "only looks",
+    ("ae5", "schedule", "list"): "only looks",
     ("ae5", "secrets", "list"): "only looks",
     ("ae5", "secrets", "check"): "only looks",
     ("help",): "only prints",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from mlflow_server.ae5.cron import next_runs, require_cron
 from mlflow_server.ae5.names import require_endpoint, require_name, require_secret_name
 from mlflow_server.ae5.program import Said, explain
+from mlflow_server.ae5.release_file import ReleaseFile, read_release_file
 from mlflow_server.errors import ExitCode, UsageError
+from tests.support.programs import REPOSITORY
 
 NOW = datetime(2026, 11, 21, 12, 34, 56, tzinfo=UTC)
 SECRET = "planted-S3cret"
@@ -89,6 +92,17 @@ def test_next_runs() -> None:
         datetime(2026, 11, 21, 12, 40, tzinfo=UTC), datetime(2026, 11, 21, 12, 50, tzinfo=UTC),
     ]  # fmt: skip
     assert next_runs("0 0 30 2 *", NOW) == []
+
+
+def test_the_release_file_of_the_documentation(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs/runbooks/deploy-ae5.md").read_text()
+    file = tmp_path / "release.yml"
+    file.write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    wanted = read_release_file(file)
+    assert set(wanted.schedules) == {"gc", "backup"}
+    assert wanted.resource_profile == "large"
+    plain = wanted.model_copy(update={"schedules": {}, "resource_profile": None})
+    assert plain == ReleaseFile()
 
 
 CONNECTING = "Connecting to user account ada@ae5.example.com.\n"

@@ -7,7 +7,7 @@ import `ae5_tools`, `click` and `requests`, but nothing of ours. Also
     python -m tests.standins.ae5.program COMMAND…
 
 In front of the stand-in or a real `ae5` stands a script that notes each call, so that tests can
-count them and look for secrets among the arguments.
+count them and look for secrets among the arguments: those that a process list shows.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ _RECORDER = """\
 import json, os, runpy, sys
 sys.argv[0] = {target!r}
 if os.environ.get({notes!r}):
+    with open("/proc/self/cmdline") as file:
+        shown = set(file.read().split("\\0"))
+    told = [text if text in shown else "(hidden)" for text in sys.argv[1:]]
     with open(os.environ[{notes!r}], "a") as notes:
-        notes.write(json.dumps(sys.argv[1:]) + "\\n")
+        notes.write(json.dumps(told) + "\\n")
 del json, os
 runpy.run_path({target!r}, run_name="__main__")
 """
