@@ -105,8 +105,8 @@ def command() -> None:
 
 
 for _command in (
-    ae5_server.deploy, ae5_server.url, ae5_server.token, ae5_server.restart,
-    ae5_jobs.schedule, ae5_jobs.run,
+    ae5_server.deploy, ae5_server.url, ae5_server.token, ae5_server.share, ae5_jobs.schedule,
+    ae5_jobs.run, ae5_server.restart, ae5_server.status, ae5_server.retire,
 ):  # fmt: skip
     command.add_command(_command)
 

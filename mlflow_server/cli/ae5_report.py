@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow_server.ae5.jobs import Ended, Job, Wanted
     from mlflow_server.ae5.projects import Project, UploadPlan
     from mlflow_server.ae5.server import Deployed
+    from mlflow_server.ae5.sharing import Reader
+    from mlflow_server.ae5.status import Finding
 
 
 def built_report(
@@ -279,3 +281,74 @@ def echo_run(_context: Context, report: Report) -> None:
         return
     click.echo(item.facts["log"].rstrip("\n"))
     click.echo(f"job {item.name}: {item.detail}", err=True)
+
+
+def shared_report(
+    context: Context,
+    deployment: "Deployment",
+    readers: "Sequence[Reader]",
+    added: "Sequence[Reader]",
+    *,
+    is_dry_run: bool = False,
+) -> Report:
+    """Who may open a server, and who of them could not before."""
+    facts = {"url": deployment.url, "id": deployment.id}
+    items = [
+        Item(str(each), Status.OK, "added" if each in added else "is there already", facts=facts)
+        for each in readers
+    ]
+    return make_report(context, items, data={"dry_run": is_dry_run})
+
+
+def echo_shared(_context: Context, report: Report) -> None:
+    """Print who may open a server."""
+    for item in report.items:
+        detail = "to add" if report.data["dry_run"] and item.detail == "added" else item.detail
+        click.echo(f"{item.name}: {detail}")
+    if report.data["dry_run"]:
+        click.echo("Nothing was changed.")
+
+
+def status_report(context: Context, found: "Sequence[Finding]") -> Report:
+    """How a release is."""
+    items = [
+        Item(
+            each.name,
+            Status.OK if each.is_well else Status.FAILED,
+            each.detail,
+            each.fix,
+            dict(each.facts),
+        )
+        for each in found
+    ]
+    is_well = all(each.is_well for each in found)
+    return make_report(context, items, exit_code=ExitCode.OK if is_well else ExitCode.ATTENTION)
+
+
+def retired_report(
+    context: Context,
+    deployment: "Deployment | None",
+    jobs: "Sequence[Job]",
+    *,
+    is_dry_run: bool = False,
+) -> Report:
+    """What was stopped and deleted, or would be."""
+    items = [Item(f"job:{job.name}", Status.OK, "deleted", facts={"id": job.id}) for job in jobs]
+    if deployment is not None:
+        facts = {"id": deployment.id, "url": deployment.url}
+        items.append(Item(f"deployment:{deployment.name}", Status.OK, "stopped", facts=facts))
+    return make_report(context, items, data={"dry_run": is_dry_run})
+
+
+def echo_retired(_context: Context, report: Report) -> None:
+    """Print what was stopped and deleted."""
+    to_do = {"deleted": "to delete", "stopped": "to stop"}
+    for item in report.items:
+        detail = to_do[item.detail] if report.data["dry_run"] else item.detail
+        click.echo(f"{item.name}: {detail}")
+    if not report.items:
+        click.echo("There is nothing to stop.")
+    elif report.data["dry_run"]:
+        click.echo("Nothing was changed.")
+    else:
+        click.echo("Database, artifacts, backups, secrets and the project are there still.")

@@ -1,7 +1,8 @@
-"""`ae5 deploy`, `url`, `token`, `restart`: the server of a release."""
+"""`ae5 deploy`, `url`, `token`, `restart`, `share`, `status`, `retire`: the server of a release."""
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,30 @@ Examples:
 
 Stops the server and starts it anew at the same endpoint, with the secrets as they are now. The
 deployment gets another id, and another token, which is stored: clients need it."""
+
+
+_SHARE_EPILOG = """\b
+Examples:
+  mlflow-server ae5 share --everyone
+  mlflow-server ae5 share --group data-science --user ada
+
+Who may open the server in a browser, beside the account. Programs need the token in any case."""
+
+_STATUS_EPILOG = """\b
+Examples:
+  mlflow-server ae5 status
+  mlflow-server ae5 status --json
+
+Deployment, health through the platform, project, names of secrets, schedules with their last runs.
+Exit code 3 when something is not as it should be, each with what to do."""
+
+_RETIRE_EPILOG = """\b
+Examples:
+  mlflow-server ae5 retire --dry-run
+  mlflow-server ae5 retire --yes
+
+The server is stopped and the scheduled jobs of the release are deleted. Database, artifacts,
+backups, secrets and the project stay."""
 
 
 @click.command("deploy", epilog=_DEPLOY_EPILOG)
@@ -154,3 +179,89 @@ def _write_privately(path: Path, content: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@click.command("share", epilog=_SHARE_EPILOG)
+@release_options
+@own_option("--everyone", "All who can sign in.", is_flag=True)
+@own_option("--group", "A group; may be given again.", multiple=True, metavar="NAME")
+@own_option("--user", "A user; may be given again.", multiple=True, metavar="NAME")
+@dry_run_option
+@common_options
+@pass_context
+def share(
+    context: Context,
+    wanted: "ReleaseFile",
+    everyone: bool,
+    group: tuple[str, ...],
+    user: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Let others open the server in a browser; without a name as the release file has it."""
+    from mlflow_server.ae5.release_file import ShareFile
+    from mlflow_server.ae5.sharing import missing_readers, readers_of
+    from mlflow_server.ae5.sharing import share as do_share
+    from mlflow_server.cli.ae5_report import echo_shared, shared_report
+
+    given = ShareFile(everyone=everyone, groups=group, users=user)
+    readers = readers_of(given if everyone or group or user else wanted.share)
+    if not readers:
+        raise click.UsageError("say with whom: --everyone, --group NAME or --user NAME")
+    server = open_server(context, wanted, 0)
+    with stop_on_sigterm():
+        deployment = server.deployment()
+        missing = missing_readers(server.ae5, deployment, readers)
+        if not dry_run:
+            do_share(server.ae5, deployment, missing)
+    report = shared_report(context, deployment, readers, missing, is_dry_run=dry_run)
+    finish(context, report, echo_shared)
+
+
+@click.command("status", epilog=_STATUS_EPILOG)
+@release_options
+@common_options
+@pass_context
+def status(context: Context, wanted: "ReleaseFile") -> None:
+    """Show what there is of a release on the platform, and whether it is well."""
+    from mlflow_server.ae5.status import look
+    from mlflow_server.cli.ae5_report import status_report
+    from mlflow_server.cli.shared import echo_items
+
+    server = open_server(context, wanted, 0)
+    finish(context, status_report(context, look(server.ae5, wanted, os.environ)), echo_items)
+
+
+@click.command("retire", epilog=_RETIRE_EPILOG)
+@release_options
+@own_option("--yes", "Do not ask for confirmation.", is_flag=True)
+@wait_option(300)
+@dry_run_option
+@common_options
+@pass_context
+def retire(context: Context, wanted: "ReleaseFile", yes: bool, wait: int, dry_run: bool) -> None:
+    """Stop the server and delete its scheduled jobs; all data stay."""
+    from mlflow_server.ae5.deployments import find_at, list_deployments, stop
+    from mlflow_server.ae5.jobs import COMMANDS, delete, list_jobs
+    from mlflow_server.cli.ae5_report import echo_retired, retired_report
+    from mlflow_server.errors import UsageError
+
+    server = open_server(context, wanted, wait)
+    with stop_on_sigterm():
+        deployment = find_at(list_deployments(server.ae5), wanted.endpoint)
+        ours = {f"{wanted.deployment}-{kind}" for kind in COMMANDS}
+        jobs = [job for job in list_jobs(server.ae5) if job.schedule and job.name in ours]
+        if not dry_run and (deployment or jobs):
+            if not yes:
+                if not sys.stdin.isatty():
+                    raise UsageError(
+                        f"endpoint {wanted.endpoint}: would be stopped",
+                        hint="without a terminal: --yes",
+                    )
+                click.confirm(f"Stop what is at {wanted.endpoint}?", abort=True, err=True)
+            # Jobs first: what they would begin meanwhile needs the server.
+            for job in jobs:
+                delete(server.ae5, job)
+            if deployment is not None:
+                stop(server.ae5, deployment, wait)
+    report = retired_report(context, deployment, jobs, is_dry_run=dry_run)
+    finish(context, report, echo_retired)

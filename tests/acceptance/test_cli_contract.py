@@ -124,6 +124,9 @@ RUNS: dict[Name, Run] = {
     ("ae5", "url"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "token"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "restart"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "share"): Run(("--everyone", "--dry-run"), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "status"): Run(exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "retire"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "schedule", "gc"): Run(
         ("--cron", "0 * * * *", "--dry-run"), exit_code=ExitCode.UNAVAILABLE
     ),
@@ -160,6 +163,7 @@ HAS_NOTHING_TO_PLAN: dict[Name, str] = {
     ("settings",): "only looks",
     ("backup", "list"): "only looks",
     ("backup", "verify"): "only looks",
+    ("ae5", "status"): "only looks",
     ("ae5", "schedule", "list"): "only looks",
     ("ae5", "secrets", "list"): "only looks",
     ("ae5", "secrets", "check"): "only looks",
@@ -168,7 +172,7 @@ HAS_NOTHING_TO_PLAN: dict[Name, str] = {
 }
 
 # Commands that remove or overwrite what cannot be had back ask first, and take --yes for an answer.
-ASKS_FOR_CONFIRMATION: set[Name] = {("gc",), ("restore",), ("upgrade",)}
+ASKS_FOR_CONFIRMATION: set[Name] = {("gc",), ("restore",), ("upgrade",), ("ae5", "retire")}
 
 SECTIONS = {"Run", "Maintain", "Move data", "Access", "Release", "Inspect"}
 # A command keeps the help option of the first context it parses in: tests give all the same.

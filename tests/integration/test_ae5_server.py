@@ -14,7 +14,7 @@ from mlflow_server.ae5.build import make_release, write_release
 from mlflow_server.ae5.contents import PROJECT
 from mlflow_server.ae5.customise import Customisation
 from tests.integration.test_ae5_upload import mounted, report, run
-from tests.standins.ae5.cluster import Cluster
+from tests.standins.ae5.cluster import READER, Cluster
 from tests.standins.ae5.plugin import ae5_cluster as ae5_cluster
 from tests.standins.ae5.plugin import ae5_installed as ae5_installed
 from tests.standins.ae5.plugin import ae5_program as ae5_program
@@ -78,6 +78,13 @@ def test_from_nothing_to_a_token_and_a_new_one(
     assert new != token
     assert new not in told.stdout + told.stderr
 
+    reader = ("--user", READER)
+    assert "group everyone: to add" in run(uploaded, "share", "--everyone", "--dry-run").stdout
+    assert report(uploaded, "share", "--everyone", *reader)["items"][0]["detail"] == "added"
+    again = report(uploaded, "share", "--everyone", *reader)["items"]
+    assert [item["detail"] for item in again] == ["is there already"] * 2
+    run(uploaded, "share", code=2)
+
     # Its own check, as a job of the account: address, token, database and artifacts.
     done = run(uploaded, "run", "doctor")
     assert "ok   tracking-uri" in done.stdout
@@ -86,6 +93,20 @@ def test_from_nothing_to_a_token_and_a_new_one(
     for call in uploaded.calls:
         assert token not in call
     assert token not in ae5_cluster.log
+
+    run(uploaded, "schedule", "gc", "--cron", "0 3 * * *")
+    well = report(uploaded, "status")["items"]
+    assert [item["name"] for item in well] == [
+        "deployment", "health", "project", "secrets", "schedule:mlflow-gc",
+    ]  # fmt: skip
+    assert run(uploaded, "retire", "--dry-run").stdout.endswith("Nothing was changed.\n")
+    assert "--yes" in run(uploaded, "retire", code=2).stderr
+    assert len(ae5_cluster.deployments) == 1
+    run(uploaded, "retire", "--yes")
+    assert (ae5_cluster.deployments, ae5_cluster.jobs) == ([], [])
+    assert "There is nothing to stop." in run(uploaded, "retire", "--yes").stdout
+    bad = report(uploaded, "status", code=3)["items"]
+    assert [item["name"] for item in bad if item["status"] == "failed"] == ["deployment"]
 
 
 def test_a_deployment_that_does_not_start(uploaded: Program, ae5_cluster: Cluster) -> None:
@@ -139,7 +160,7 @@ def test_schedules(uploaded: Program, ae5_cluster: Cluster, tmp_path: Path) -> N
     )  # fmt: skip
     run(uploaded, "schedule", "gc", "--cron", "*/8 * * * *", code=2)
     run(uploaded, "schedule", "backup", code=2)
-    run(uploaded, *gc, "--variable", "PGPASSWORD=planted-S3cret", code=2)
+    run(uploaded, *gc, "--variable", "PGPASSWORD=planted-S3cret-of-jobs", code=2)
     # As the release file has it.
     file = tmp_path / "release.yml"
     file.write_text('schedules:\n  backup:\n    cron: "0 3 * * *"\n')
@@ -168,7 +189,7 @@ def test_a_job_that_fails_is_a_failure(uploaded: Program, ae5_cluster: Cluster) 
         ("schedules: {gc: {cron: '*/8 * * * *'}}\n", "schedules.gc.cron"),
         ("schedules: {serve: {cron: '0 * * * *'}}\n", "schedules.serve"),
         ("unknown: 1\n", "unknown: Extra inputs are not permitted"),
-        ("variables: {PGPASSWORD: planted-S3cret}\n", "variables: "),
+        ("variables: {PGPASSWORD: planted-S3cret-of-jobs}\n", "variables: "),
         ("[1, 2]\n", "the file"),
         ("{", "is not YAML"),
     ],

@@ -28,8 +28,8 @@ from tests.standins.ae5.program import Program
 from tests.support.programs import REPOSITORY, clean_environment
 from tests.support.terminal import run_on_terminal
 
-SECRET = "postgresql://ml:planted-S3cret@db/mlflow"
-WORD = "planted-S3cret"
+SECRET = "postgresql://ml:planted-in-ae5-S3cret@db/mlflow"
+WORD = "planted-in-ae5-S3cret"
 UPLOAD = "/api/v2/projects/upload"
 pytestmark = [pytest.mark.xdist_group("ae5"), pytest.mark.timeout(300)]
 
