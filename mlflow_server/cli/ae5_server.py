@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from mlflow_server.cli.shared import (
 
 if TYPE_CHECKING:
     from mlflow_server.ae5.release_file import ReleaseFile
+    from mlflow_server.ae5.server import Deployed, Server
 
 # The platform makes the environment first, which takes minutes.
 _START_S = 1800
@@ -85,38 +87,41 @@ The server is stopped and the scheduled jobs of the release are deleted. Databas
 backups, secrets and the project stay."""
 
 
-@click.command("deploy", epilog=_DEPLOY_EPILOG)
-@release_options
-@wait_option(_START_S)
-@dry_run_option
-@common_options
-@pass_context
-def deploy(context: Context, wanted: "ReleaseFile", wait: int, dry_run: bool) -> None:
-    """Start the tracking server of an uploaded release, and wait until it answers."""
-    from mlflow_server.cli.ae5_report import deployed_report, echo_deployed
+def _starting(
+    name: str, epilog: str, what: str, start: "Callable[[Server, bool], Deployed]"
+) -> click.Command:
+    """A command that ends when a server has started."""
 
-    server = open_server(context, wanted, wait)
-    with stop_on_sigterm():
-        done = server.deploy(is_dry_run=dry_run)
-    report = deployed_report(context, wanted.endpoint, done, is_dry_run=dry_run)
-    finish(context, report, echo_deployed)
+    @click.command(name, epilog=epilog, help=what)
+    @release_options
+    @wait_option(_START_S)
+    @dry_run_option
+    @common_options
+    @pass_context
+    def command(context: Context, wanted: "ReleaseFile", wait: int, dry_run: bool) -> None:
+        from mlflow_server.cli.ae5_report import deployed_report, echo_deployed
+
+        server = open_server(context, wanted, wait)
+        with stop_on_sigterm():
+            done = start(server, dry_run)
+        report = deployed_report(context, wanted.endpoint, done, is_dry_run=dry_run)
+        finish(context, report, echo_deployed)
+
+    return command
 
 
-@click.command("restart", epilog=_RESTART_EPILOG)
-@release_options
-@wait_option(_START_S)
-@dry_run_option
-@common_options
-@pass_context
-def restart(context: Context, wanted: "ReleaseFile", wait: int, dry_run: bool) -> None:
-    """Stop the server, start it anew, and store its new token."""
-    from mlflow_server.cli.ae5_report import deployed_report, echo_deployed
-
-    server = open_server(context, wanted, wait)
-    with stop_on_sigterm():
-        done = server.restart(is_dry_run=dry_run)
-    report = deployed_report(context, wanted.endpoint, done, is_dry_run=dry_run)
-    finish(context, report, echo_deployed)
+deploy = _starting(
+    "deploy",
+    _DEPLOY_EPILOG,
+    "Start the tracking server of an uploaded release, and wait until it answers.",
+    lambda server, is_dry_run: server.deploy(is_dry_run=is_dry_run),
+)
+restart = _starting(
+    "restart",
+    _RESTART_EPILOG,
+    "Stop the server, start it anew, and store its new token.",
+    lambda server, is_dry_run: server.restart(is_dry_run=is_dry_run),
+)
 
 
 @click.command("url", epilog=_URL_EPILOG)
