@@ -1,5 +1,6 @@
 """`upgrade`: each database of a server under its lock, after a backup, all or nothing."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from mlflow_server.upgrade.request import Request
 from mlflow_server.upgrade.sqlite import upgrade_sqlite
 from mlflow_server.upgrade.survey import Surveyed, survey
 from mlflow_server.uris import Dialect, StoreUri
+
+log = logging.getLogger(__name__)
 
 PREPARING = "traces"
 """Told in place of a revision: rows of traces are prepared."""
@@ -103,6 +106,15 @@ class Upgrade:
 
         prepare(found.uri, found, tell)
 
+    def _is_prepared(self, name: str, found: Surveyed) -> bool:
+        """Prepare, if that can be done: the upgrade goes on without, too."""
+        try:
+            self._prepare(name, found)
+        except OpsError as err:
+            log.warning("traces were not prepared: %s", err.message)
+            return False
+        return True
+
     def _look(self, name: str) -> Surveyed | None:
         """What there is to do; None when another one is doing it."""
         try:
@@ -126,9 +138,9 @@ class Upgrade:
             if not found.is_pending:
                 return Upgraded(found)  # while we waited
             # Others wait for the upgrade itself only, and less for one that is prepared.
-            is_prepared = self._request.is_online and helps(found)
-            if is_prepared:
-                self._prepare(name, found)
+            is_prepared = (
+                self._request.is_online and helps(found) and self._is_prepared(name, found)
+            )
             record = self._upgrade_locked(name, uri, found)
             return Upgraded(found, record, is_prepared=is_prepared)
 

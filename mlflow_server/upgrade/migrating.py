@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
 _NOT_COUNTED = {VERSION_TABLE, AUTH_VERSION_TABLE}
+_PG_LOCKED = "55P03"
 _MOVES_TO_COLUMNS = "75868b020152"
 
 # Told of a revision that is done: which, how many are, and how many there are.
@@ -76,8 +77,9 @@ def migrate_all(connection: "Connection", found: Surveyed, step: Stepping) -> No
 
 def is_lock_timeout(err: "DBAPIError") -> bool:
     """True when a database has waited for a table for as long as it was told to."""
-    told = str(err.orig).lower()
-    return "lock timeout" in told or "lock wait timeout" in told
+    # psycopg 3 has the first, psycopg2 the second; the words depend on the server's language.
+    code = getattr(err.orig, "sqlstate", None) or getattr(err.orig, "pgcode", None)
+    return code == _PG_LOCKED or "lock wait timeout" in str(err.orig).lower()
 
 
 def count_rows(connection: "Connection", pending: Collection[str] = ()) -> dict[str, int]:

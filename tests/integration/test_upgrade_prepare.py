@@ -13,6 +13,7 @@ import sqlalchemy
 from mlflow_server.errors import BusyError, OpsError, SchemaError
 from mlflow_server.store.revision import head_revision, migration_tree
 from mlflow_server.store.schema import make_schema
+from mlflow_server.upgrade import execute
 from mlflow_server.upgrade import prepare as room
 from mlflow_server.upgrade.execute import PREPARING, Upgrade
 from mlflow_server.upgrade.prepare import PREPARED_REVISION, helps, prepare
@@ -308,6 +309,23 @@ def test_an_upgrade_beside_others_prepares_where_it_helps(
     assert result.databases["backend"].is_prepared
     assert told.index(PREPARING) < told.index("75868b020152")
     assert old.rows() == upgraded
+
+
+def test_an_upgrade_goes_on_when_traces_cannot_be_prepared(
+    old: Old, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BusyError("somebody keeps them locked")
+
+    monkeypatch.setattr(room, "MIN_ROWS", ROWS)
+    monkeypatch.setattr(execute, "prepare", refuse)
+    request = Request(
+        {"backend": parse_store_uri(old.uri)}, Path(old.environment[FOLDER]), is_online=True
+    )
+    result = Upgrade(request, lambda *_: None).run()
+    assert not result.databases["backend"].is_prepared
+    assert "traces were not prepared: somebody keeps them locked" in caplog.text
+    assert old.revision() == head_revision()
 
 
 def test_another_revision_is_refused(database_uri: str) -> None:
