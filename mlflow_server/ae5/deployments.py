@@ -127,7 +127,7 @@ def wait_until_started(
         if (left_s := deadline - time.monotonic()) <= 0:
             raise UnavailableError(
                 f"deployment {deployment.name}: is {deployment.state} after {wait_s:.0f} s",
-                hint=f"wait for it: ae5 deployment info {deployment.id}; or give it longer: --wait",
+                hint=f"it goes on: ae5 deployment info {deployment.id}; or longer: --wait-ready",
             )
         time.sleep(min(pause_s, left_s))
         deployment = _deployment(ae5.record("deployment", "info", deployment.id))

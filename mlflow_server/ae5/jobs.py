@@ -173,7 +173,7 @@ def run_now(
         if time.monotonic() > deadline:
             raise UnavailableError(
                 f"job {job.name}: is {state} after {wait_s:.0f} s",
-                hint=f"it goes on: ae5 job runs {job.id}; or give it longer: --wait",
+                hint=f"it goes on: ae5 job runs {job.id}; or give it longer: --wait-ready",
             )
         time.sleep(_PAUSES_S[min(number, len(_PAUSES_S) - 1)])
         number += 1

@@ -36,7 +36,7 @@ _BUILD_EPILOG = """\b
 Examples:
   mlflow-server ae5 build
   mlflow-server ae5 build --set MLFLOW_TRACKING_GC_TTL=7d0h0m0s --add-package mlflow-oidc-auth==5.6
-  mlflow-server ae5 build --from mlflow.tracking.server.1.0.0.tar.gz --set TRACKING_SERVER_X=1
+  mlflow-server ae5 build --from mlflow.tracking.server.1.0.0.tar.gz --set MLFLOW_PORT=8086
 
 Run it in a checkout of this project, or give it an archive. The same files make the same bytes. A
 package with :: is one of conda (channel::package), any other one of pip. No secrets: everybody who
@@ -50,7 +50,7 @@ Examples:
 
 Without an ARCHIVE it is built from this folder. An archive that is there already is not uploaded
 again. Where the name is taken by another release, it gets its version at the end, or replaces that
-one (--replace), when nothing is deployed from it."""
+one with --replace, which is then removed: only when nothing runs of it, by the clock or at all."""
 
 _SECRETS_EPILOG = """\b
 Examples:
@@ -172,9 +172,7 @@ def build(
 @own_option(
     "--name", "What the project is called.", default=PROJECT, show_default=True, metavar="NAME"
 )
-@own_option(
-    "--replace", "Remove a project of that name that nothing is deployed from.", is_flag=True
-)
+@own_option("--replace", "Replace what is there; what becomes of it is told below.", is_flag=True)
 @own_option("--dry-run", "Show what would be done, and change nothing.", is_flag=True)
 @common_options
 @pass_context

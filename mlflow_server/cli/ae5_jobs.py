@@ -55,7 +55,7 @@ When each job runs next, and how its last runs ended. Exit code 3 when the last 
 _RUN_EPILOG = """\b
 Examples:
   mlflow-server ae5 run gc --variable TRACKING_SERVER_DRY_RUN=true
-  mlflow-server ae5 run upgrade --wait 7200
+  mlflow-server ae5 run upgrade --wait-ready 7200
   mlflow-server ae5 run doctor
 
 Waits for the end, prints the log, and ends by the state of the run: 0 only when it has completed.
@@ -152,7 +152,7 @@ def run(
     what: str,
     wanted: "ReleaseFile",
     variable: tuple[tuple[str, str], ...],
-    wait: int,
+    wait_ready: int,
     dry_run: bool,
 ) -> None:
     """Run gc, upgrade, backup or doctor as a job now, and wait for its end."""
@@ -160,10 +160,10 @@ def run(
     from mlflow_server.cli.ae5_report import echo_run, run_report
 
     job = Wanted(f"{wanted.deployment}-{what}-now", what, "0 0 * * *", dict(variable))
-    server = open_server(context, wanted, wait)
+    server = open_server(context, wanted, wait_ready)
     with stop_on_sigterm():
         project = server.project()
         ended = None
         if not dry_run:
-            ended = run_now(server.ae5, project.id, job, wait, telling(context))
+            ended = run_now(server.ae5, project.id, job, wait_ready, telling(context))
     finish(context, run_report(context, job, ended), echo_run)

@@ -153,7 +153,7 @@ def deployed_report(
     if before is not None:
         warnings.append(
             "the token is another one: it is stored for the account's jobs; for other clients: "
-            "mlflow-server ae5 token --out FILE"
+            "mlflow-server ae5 token --to-file FILE"
         )
     item = Item(f"endpoint:{endpoint}", Status.OK, detail, facts=facts)
     return make_report(context, [item], warnings=warnings, data={"dry_run": is_dry_run})

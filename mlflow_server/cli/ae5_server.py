@@ -49,7 +49,7 @@ Stored as the secrets MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI, for the accou
 _HAND_OUT_EPILOG = """\b
 Examples:
   mlflow-server ae5 token
-  mlflow-server ae5 token --out mlflow.token
+  mlflow-server ae5 token --to-file mlflow.token
 
 Stored as the secret MLFLOW_TRACKING_TOKEN, for the account's jobs. For others it goes into a file
 that only you may read; it is never shown. Each restart makes another one."""
@@ -98,10 +98,10 @@ def _starting(
     @dry_run_option
     @common_options
     @pass_context
-    def command(context: Context, wanted: "ReleaseFile", wait: int, dry_run: bool) -> None:
+    def command(context: Context, wanted: "ReleaseFile", wait_ready: int, dry_run: bool) -> None:
         from mlflow_server.cli.ae5_report import deployed_report, echo_deployed
 
-        server = open_server(context, wanted, wait)
+        server = open_server(context, wanted, wait_ready)
         with stop_on_sigterm():
             done = start(server, dry_run)
         report = deployed_report(context, wanted.endpoint, done, is_dry_run=dry_run)
@@ -146,7 +146,7 @@ def url(context: Context, wanted: "ReleaseFile", dry_run: bool) -> None:
 @click.command("token", epilog=_HAND_OUT_EPILOG)
 @release_options
 @own_option(
-    "--out",
+    "--to-file",
     "A file for the token, too; only you may read it.",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -154,7 +154,7 @@ def url(context: Context, wanted: "ReleaseFile", dry_run: bool) -> None:
 @dry_run_option
 @common_options
 @pass_context
-def token(context: Context, wanted: "ReleaseFile", out: Path | None, dry_run: bool) -> None:
+def token(context: Context, wanted: "ReleaseFile", to_file: Path | None, dry_run: bool) -> None:
     """Store the server's token for the account's jobs, and perhaps in a file."""
     from mlflow_server.ae5.server import TOKEN
     from mlflow_server.cli.ae5_report import echo_handed, handed_report
@@ -164,9 +164,9 @@ def token(context: Context, wanted: "ReleaseFile", out: Path | None, dry_run: bo
         deployment = server.deployment()
         if not dry_run:
             content = server.hand_out_token(deployment)
-            if out is not None:
-                _write_privately(out, content)
-    report = handed_report(context, deployment, (TOKEN,), out, is_dry_run=dry_run)
+            if to_file is not None:
+                _write_privately(to_file, content)
+    report = handed_report(context, deployment, (TOKEN,), to_file, is_dry_run=dry_run)
     finish(context, report, echo_handed)
 
 
@@ -243,14 +243,16 @@ def status(context: Context, wanted: "ReleaseFile") -> None:
 @dry_run_option
 @common_options
 @pass_context
-def retire(context: Context, wanted: "ReleaseFile", yes: bool, wait: int, dry_run: bool) -> None:
+def retire(
+    context: Context, wanted: "ReleaseFile", yes: bool, wait_ready: int, dry_run: bool
+) -> None:
     """Stop the server and delete its scheduled jobs; all data stay."""
     from mlflow_server.ae5.deployments import find_at, list_deployments, stop
     from mlflow_server.ae5.jobs import COMMANDS, delete, list_jobs
     from mlflow_server.cli.ae5_report import echo_retired, retired_report
     from mlflow_server.errors import UsageError
 
-    server = open_server(context, wanted, wait)
+    server = open_server(context, wanted, wait_ready)
     with stop_on_sigterm():
         deployment = find_at(list_deployments(server.ae5), wanted.endpoint)
         ours = {f"{wanted.deployment}-{kind}" for kind in COMMANDS}
@@ -267,6 +269,6 @@ def retire(context: Context, wanted: "ReleaseFile", yes: bool, wait: int, dry_ru
             for job in jobs:
                 delete(server.ae5, job)
             if deployment is not None:
-                stop(server.ae5, deployment, wait)
+                stop(server.ae5, deployment, wait_ready)
     report = retired_report(context, deployment, jobs, is_dry_run=dry_run)
     finish(context, report, echo_retired)

@@ -43,9 +43,8 @@ def dry_run_option(function: F) -> F:
 def wait_option(default: int) -> Callable[[F], F]:
     """How long a command waits for the platform, seconds."""
     return own_option(
-        "--wait",
+        "--wait-ready",
         "How long to wait for the platform, seconds.",
-        "TRACKING_SERVER_AE5_WAIT",
         type=click.IntRange(min=0),
         default=default,
         show_default=True,

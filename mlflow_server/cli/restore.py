@@ -35,7 +35,8 @@ Examples:
 
 Into any supported database from any other. The archive is verified before anything is changed, and
 the store appears in one step at the end: interrupted, the same command goes on. Locations that
-rows name outside of the destination are only written to where --artifact-map says so."""
+rows name outside of the destination are only written to where --artifact-map says so. With
+--replace, a backup of the store that is there is made beside the archive first."""
 
 
 class _Map(click.ParamType[tuple[str, str]]):
@@ -103,7 +104,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @own_option("--no-artifacts", "Only the database.", is_flag=True)
 @own_option(
     "--replace",
-    "Replace the store that is there, after a backup of it was made beside the archive.",
+    "Replace what is there; what becomes of it is told below.",
     is_flag=True,
 )
 @own_option("--yes", "Do not ask for confirmation.", is_flag=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from mlflow_server.errors import BusyError, OpsError, UnavailableError
+from mlflow_server.errors import BusyError, OpsError, PermissionDeniedError, UnavailableError
 from mlflow_server.store.engine import connect, create_engine, driver_url
 from mlflow_server.store.revision import UPGRADES_TABLE
 from mlflow_server.store.sqlite_file import sync_path
@@ -76,6 +76,7 @@ def upgrade_postgresql(
 
     Raises:
         BusyError: Somebody else is connected, or keeps tables locked.
+        PermissionDeniedError: The database is read-only.
         OpsError: It failed; the database is as it was.
     """
     engine = create_engine(uri, application_name=session_name())
@@ -100,6 +101,11 @@ def _upgrade(
     uri: StoreUri, engine: "Engine", found: Surveyed, folder: BackupFolder, id_: str, step: Stepping
 ) -> Record:
     with engine.connect() as connection, connection.begin():
+        if connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on":
+            raise PermissionDeniedError(
+                f"{uri.shown}: the database is read-only",
+                hint="name the primary server; or set default_transaction_read_only to off",
+            )
         for setting in ("idle_in_transaction_session_timeout", "statement_timeout"):
             connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'")

@@ -338,7 +338,7 @@ def test_move_to_postgresql(tmp_path: Path, postgres: Postgres) -> None:
 
 def test_upgrade(tmp_path: Path) -> None:
     uri = put_old_store("2.9.2", tmp_path, None)
-    assert len(_run_page(UPGRADE, tmp_path, {"MLFLOW_BACKEND_STORE_URI": uri})) == 5
+    assert len(_run_page(UPGRADE, tmp_path, {"MLFLOW_BACKEND_STORE_URI": uri})) == 6
 
 
 def test_scripts_serve_serves(tmp_path: Path) -> None:

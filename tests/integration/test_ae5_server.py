@@ -61,7 +61,7 @@ def test_from_nothing_to_a_token_and_a_new_one(
 
     assert ae5_cluster.url(ENDPOINT) in run(uploaded, "url").stdout
     file = tmp_path / "mlflow.token"
-    told = run(uploaded, "token", "--out", str(file))
+    told = run(uploaded, "token", "--to-file", str(file))
     token = file.read_text().strip()
     assert file.stat().st_mode & 0o777 == 0o600
     assert token not in told.stdout + told.stderr
@@ -118,7 +118,7 @@ def test_a_deployment_that_does_not_start(uploaded: Program, ae5_cluster: Cluste
         assert uploaded.run("deployment", "stop", deployment.name, "--yes").returncode == 0
     ae5_cluster.faults.stalled_deployments = 1
     began = time.monotonic()
-    refused = run(uploaded, "deploy", "--wait", "4", code=69)
+    refused = run(uploaded, "deploy", "--wait-ready", "4", code=69)
     assert "deployment mlflow: is starting after 4 s" in refused.stderr
     assert time.monotonic() - began < 60
 
@@ -127,7 +127,7 @@ def test_an_endpoint_of_another_project(
     uploaded: Program, ae5_cluster: Cluster, archive: Path
 ) -> None:
     ae5_cluster.faults.stalled_deployments = 1
-    run(uploaded, "deploy", "--wait", "0", code=69)
+    run(uploaded, "deploy", "--wait-ready", "0", code=69)
     run(uploaded, "upload", str(archive), "--name", "other")
     refused = run(uploaded, "deploy", "--project", "other", code=2)
     assert f"endpoint {ENDPOINT}: deployment mlflow of project {PROJECT}" in refused.stderr

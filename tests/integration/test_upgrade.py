@@ -509,8 +509,8 @@ def test_a_database_that_is_read_only(make_old: Callable[[str, str], Old]) -> No
     old = make_old("postgresql", "3.1.4")
     name = old.uri.rpartition("/test_")[2].partition("?")[0]
     old.execute(f"ALTER DATABASE test_{name} SET default_transaction_read_only = on")
-    ended = old.run(code=69)
-    assert "ReadOnly" in ended.stderr
+    ended = old.run(code=77)
+    assert "the database is read-only" in ended.stderr
     assert old.revision() == RELEASES[old.release].revision
     assert old.backups == []
 
