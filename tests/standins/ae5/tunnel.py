@@ -39,6 +39,7 @@ class Tunnel:
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that leaves half way is nothing to report."""
