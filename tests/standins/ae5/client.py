@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from tests.standins.ae5.cluster import PASSWORD, USER, Cluster
 
@@ -25,9 +23,6 @@ class Client(requests.Session):
         self.trust_env = False
         self.proxies = {"https": cluster.tunnel.url}
         self.verify = str(cluster.certificate.path)
-        # A tunnel that cannot be had at once, on a busy machine, is tried for again.
-        again = Retry(total=None, connect=3, read=0, redirect=0, status=0, backoff_factor=0.2)
-        self.mount("https://", HTTPAdapter(max_retries=again))
 
     def ask(self, method: str, path: str, endpoint: str = "", **request: Any) -> requests.Response:
         """One request without following redirects.
