@@ -1,14 +1,11 @@
 """`ae5 build`: the release archive, with its checksum and a list of what is in it."""
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from mlflow_server.ae5.contents import (
@@ -22,10 +19,12 @@ from mlflow_server.ae5.contents import (
     read_checkout,
 )
 from mlflow_server.ae5.customise import Customisation, customise
+from mlflow_server.ae5.written import write_whole
 from mlflow_server.errors import BadInputError, PermissionDeniedError, UnavailableError
 
 _VERSION = re.compile(r'^__version__ = "([^"]+)"', re.MULTILINE)
 _RECORD_FORMAT = 1
+_MODE = 0o644
 
 
 @dataclass(frozen=True)
@@ -105,27 +104,13 @@ def write_release(release: Release, folder: Path) -> Path:
     path = folder / release.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(Path(f"{path}.contents"), list_contents(release.files).encode())
-        _write(Path(f"{path}.sha256"), f"{release.sha256}  {release.name}\n".encode())
-        _write(path, release.content)
+        write_whole(Path(f"{path}.contents"), list_contents(release.files).encode(), _MODE)
+        write_whole(Path(f"{path}.sha256"), f"{release.sha256}  {release.name}\n".encode(), _MODE)
+        write_whole(path, release.content, _MODE)
     except OSError as err:
         kind = PermissionDeniedError if isinstance(err, PermissionError) else UnavailableError
         raise kind(f"{folder}: the archive cannot be written there: {err.strerror}") from None
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(file.name).unlink()
-            raise
 
 
 def _record(version: str, customisation: Customisation) -> bytes:

@@ -30,7 +30,7 @@ class Job:
     """A job that is there.
 
     Args:
-        id: `a0-…`.
+        id: `a2-…`.
         name: One of the account's jobs and runs.
         command: Of the project.
         schedule: When; empty for one that is run by hand.
@@ -80,7 +80,7 @@ class Ended:
     """A run that has ended.
 
     Args:
-        id: `a0-…`.
+        id: `a2-…`.
         state: Its last one.
         log: All that it said.
     """

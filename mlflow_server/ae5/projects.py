@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_server.ae5.build import Release
+from mlflow_server.ae5.deployments import COMMAND
 from mlflow_server.ae5.names import require_name
 from mlflow_server.ae5.program import Ae5
 from mlflow_server.errors import NotFoundError, OpsError
 
 _UPLOAD_TIMEOUT_S = 600.0
-_COMMAND = "TrackingServer"
 
 
 class Doing(StrEnum):
@@ -144,13 +144,13 @@ def _whole(ae5: Ae5, name: str, release: Release) -> Project | None:
 
 def _has_commands(ae5: Ae5, project: Project) -> bool:
     commands = ae5.records("project", "revision", "commands", project.id)
-    return _COMMAND in [each.get("id") for each in commands]
+    return COMMAND in [each.get("id") for each in commands]
 
 
 def _require_commands(ae5: Ae5, project: Project) -> None:
     if not _has_commands(ae5, project):
         raise OpsError(
-            f"project {project.name}: was uploaded, and has no command {_COMMAND}",
+            f"project {project.name}: was uploaded, and has no command {COMMAND}",
             hint=f"look at it: ae5 project revision commands {project.id}",
         )
 

@@ -1,6 +1,5 @@
 """`ae5 deploy`, `url`, `token`, `restart`, `share`, `status`, `retire`: the server of a release."""
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -171,19 +170,13 @@ def token(context: Context, wanted: "ReleaseFile", to_file: Path | None, dry_run
 
 
 def _write_privately(path: Path, content: str) -> None:
+    from mlflow_server.ae5.written import write_whole
     from mlflow_server.errors import UnavailableError
 
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{content}\n")
-        part.replace(path)
+        write_whole(path, f"{content}\n".encode(), 0o600)
     except OSError as err:
         raise UnavailableError(f"{path}: cannot be written: {err.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 @click.command("share", epilog=_SHARE_EPILOG)
