@@ -52,7 +52,7 @@ def upgrade_mysql(
         OpsError: It failed; the store is as it was.
     """
     require_only_ours(uri)
-    require_alone(uri, lambda: mysql_sessions(uri))
+    require_alone(uri, mysql_sessions)
     watch = Watch()
     with watch.part("backup"):
         kept = keep_archive(uri, folder.path)
@@ -122,7 +122,7 @@ def finish_interrupted(uri: StoreUri) -> Record:
         BusyError: Somebody else is connected.
         InternalError: It cannot be done now; the store stays marked.
     """
-    require_alone(uri, lambda: mysql_sessions(uri))
+    require_alone(uri, mysql_sessions)
     with connect(uri, application_name=session_name()) as connection:
         mark = read_mark(connection)
     log.warning("an upgrade was interrupted half way: going back to its backup %s", mark.kept.path)
@@ -138,7 +138,7 @@ def undo_mysql(uri: StoreUri, record: Record) -> None:
         InternalError: It failed; the store stays marked, and the same again goes on.
     """
     require_only_ours(uri)
-    require_alone(uri, lambda: mysql_sessions(uri))
+    require_alone(uri, mysql_sessions)
     with connect(uri) as connection:
         mark_half_way(connection, record)
     put_back(uri, record.kept)

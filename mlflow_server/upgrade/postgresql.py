@@ -25,7 +25,7 @@ from mlflow_server.upgrade.migrating import (
     migrate_all,
     require_all_there,
 )
-from mlflow_server.upgrade.sessions import other_sessions, require_alone, session_name
+from mlflow_server.upgrade.sessions import postgresql_sessions, require_alone, session_name
 from mlflow_server.upgrade.survey import Surveyed
 from mlflow_server.upgrade.watch import Watch
 from mlflow_server.uris import StoreUri
@@ -82,8 +82,7 @@ def upgrade_postgresql(
     engine = create_engine(uri, application_name=session_name())
     try:
         if not is_online:
-            with engine.connect() as connection:
-                require_alone(uri, lambda: other_sessions(connection), hint=_ONLINE)
+            require_alone(uri, postgresql_sessions, hint=_ONLINE)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return _upgrade(uri, engine, found, folder, id_, step)
@@ -212,8 +211,8 @@ def undo_postgresql(uri: StoreUri, record: Record, written: Mapping[str, int]) -
         BusyError: Somebody else is connected.
         OpsError: It failed; the database is as it was.
     """
+    require_alone(uri, postgresql_sessions)
     with connect(uri, application_name=session_name()) as connection:
-        require_alone(uri, lambda: other_sessions(connection))
         tables = _tables(connection)
         queries = _written_queries(connection, record)
     if record.kept.kind == "archive":

@@ -15,7 +15,7 @@ from mlflow_server.store.lock import mysql_mark
 from mlflow_server.uris import StoreUri
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    pass
 
 _POSTGRESQL = """
 SELECT pid, application_name, usename, coalesce(client_addr::text, 'this host'), state
@@ -63,13 +63,15 @@ def session_name() -> str:
     return f"{OURS} {socket.gethostname()}:{os.getpid()}"[:63]
 
 
-def other_sessions(connection: "Connection") -> list[Session]:
-    """Sessions on a PostgreSQL server but those of this command."""
-    return [
-        Session(int(id_), str(program), f"{user} from {host}", str(state or ""))
-        for id_, program, user, host, state in connection.exec_driver_sql(_POSTGRESQL)
-        if not str(program).startswith(OURS)
-    ]
+def postgresql_sessions(uri: StoreUri) -> list[Session]:
+    """Sessions on a database of PostgreSQL but those of this command."""
+    # Connected anew: in one transaction the server says the same each time.
+    with connect(uri, application_name=session_name()) as connection:
+        return [
+            Session(int(id_), str(program), f"{user} from {host}", str(state or ""))
+            for id_, program, user, host, state in connection.exec_driver_sql(_POSTGRESQL)
+            if not str(program).startswith(OURS)
+        ]
 
 
 def mysql_sessions(uri: StoreUri) -> list[Session]:
@@ -82,19 +84,21 @@ def mysql_sessions(uri: StoreUri) -> list[Session]:
         return [Session(int(i), "", f"{user} from {host}", str(c)) for i, user, host, c in found]
 
 
-def require_alone(uri: StoreUri, others: Callable[[], Sequence[Session]], hint: str = "") -> None:
+def require_alone(
+    uri: StoreUri, look: Callable[[StoreUri], Sequence[Session]], hint: str = ""
+) -> None:
     """Raise when somebody else is on a store, and not for a moment only.
 
     Args:
         uri: The store.
-        others: Who is.
+        look: Who else is on it now.
         hint: What else can be done.
 
     Raises:
         BusyError: Says who.
     """
     deadline = time.monotonic() + LOOKS_S
-    while found := others():
+    while found := look(uri):
         if time.monotonic() > deadline:
             raise BusyError(
                 f"{uri.shown}: is in use by {', '.join(map(str, found))}",

@@ -38,7 +38,7 @@ def guarded(uri: StoreUri) -> Iterator[sqlite3.Connection]:
         # The lock stays when the transaction has ended.
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("COMMIT")
-        require_alone(uri, lambda: processes_with(uri))
+        require_alone(uri, processes_with)
         yield connection
 
 
@@ -73,7 +73,7 @@ def upgrade_sqlite(
         OpsError: It failed; the file is as it was.
     """
     path = sqlite_path(uri)
-    require_alone(uri, lambda: processes_with(uri))
+    require_alone(uri, processes_with)
     with guarded(uri) as guard:
         # Twice the size in the store's folder: the copy, in it a table beside its old self.
         require_space(path.parent, 2 * found.plan.size_bytes, "the copy that is migrated")
@@ -126,7 +126,7 @@ def undo_sqlite(
         BusyError: Somebody has the file open.
     """
     path = sqlite_path(uri)
-    require_alone(uri, lambda: processes_with(uri))
+    require_alone(uri, processes_with)
     with guarded(uri) as guard:
         agree(_count_written(guard, record, found))
         require_space(path.parent, record.kept.size_bytes, "the store as it was")

@@ -68,6 +68,10 @@ class Undo:
         return found
 
     def _look(self, name: str, uri: StoreUri, record: Record, status: SchemaStatus) -> Undoable:
+        self._require_undoable(uri, record, status)
+        return Undoable(name, uri, record, self._count_written(uri, record, status.head))
+
+    def _require_undoable(self, uri: StoreUri, record: Record, status: SchemaStatus) -> None:
         if status.current != record.after:
             raise SchemaError(
                 f"{uri.shown}: is at revision {status.current}; the last upgrade that is noted "
@@ -75,7 +79,6 @@ class Undo:
                 hint="use the release that upgraded it last",
             )
         require_backup(record.kept)
-        return Undoable(name, uri, record, self._count_written(uri, record, status.head))
 
     def _count_written(self, uri: StoreUri, record: Record, head: str) -> dict[str, int]:
         if uri.dialect is Dialect.SQLITE:
@@ -103,25 +106,30 @@ class Undo:
                 if status.state is SchemaState.HALF_WAY:
                     done.append(Undoable(name, uri, finish_interrupted(uri)))
                 elif record is not None:
-                    # Once more: somebody may have written meanwhile.
-                    found = self._look(name, uri, record, status)
-                    agree([found])
-                    self._undo(found, status.head, agree)
-                    done.append(found)
+                    self._require_undoable(uri, record, status)
+                    done.append(self._undo(Undoable(name, uri, record), status.head, agree))
         return done
 
     def _undo(
         self, found: Undoable, head: str, agree: Callable[[Sequence[Undoable]], None]
-    ) -> None:
+    ) -> Undoable:
+        """Undo one, after asking once more: somebody may have written meanwhile."""
         uri, record = found.uri, found.record
-        match uri.dialect:
-            case Dialect.SQLITE:
-                was = _as_it_was(uri, record, head)
-                undo_sqlite(uri, record, was, lambda n: agree([replace(found, written=n)]))
-            case Dialect.MYSQL:
-                undo_mysql(uri, record)
-            case _:
-                undo_postgresql(uri, record, found.written)
+
+        def ask(written: dict[str, int]) -> None:
+            nonlocal found
+            found = replace(found, written=written)
+            agree([found])
+
+        if uri.dialect is Dialect.SQLITE:
+            undo_sqlite(uri, record, _as_it_was(uri, record, head), ask)
+            return found
+        ask(self._count_written(uri, record, head))
+        if uri.dialect is Dialect.MYSQL:
+            undo_mysql(uri, record)
+        else:
+            undo_postgresql(uri, record, found.written)
+        return found
 
 
 def _read(uri: StoreUri) -> tuple[Record | None, SchemaStatus]:
