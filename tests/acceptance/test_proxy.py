@@ -635,7 +635,8 @@ class TestReadinessOnPostgresql(Readiness):
         at_the_end(f"ALTER ROLE {role} LOGIN")
         admin.execute(f"ALTER ROLE {role} NOLOGIN")
         admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [role]
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = %s",
+            [role],
         )
         wait_for_checks(server, ["database"], "no login")
         self.assert_others_are_unmoved(server)
@@ -659,6 +660,7 @@ class TestReadinessOnPostgresql(Readiness):
     ) -> None:
         assert ask(server).status == 200
         admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [role]
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = %s",
+            [role],
         )
         assert ask(server).status == 200, "a pooled connection that died is replaced"

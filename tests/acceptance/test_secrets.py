@@ -275,7 +275,7 @@ def harvest(equipment: Equipment, database: PasswordServer) -> Harvest:
 
 
 def _end_sessions(database: PasswordServer, name: str) -> None:
-    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+    query = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = %s"
     with database.administer() as connection:
         connection.execute(query, [name])
 

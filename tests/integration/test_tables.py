@@ -622,7 +622,7 @@ def test_a_database_that_cannot_be_reached_is_told(
 def test_a_lost_connection_is_told(driver: str, head_store: Path, database_uri: str) -> None:
     uri = parse_store_uri(database_uri.replace("postgresql:", f"postgresql+{driver}:"))
     end = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     tables = [Table("tags", (Column("key", Kind.TEXT), Column("run_uuid", Kind.TEXT)))]
