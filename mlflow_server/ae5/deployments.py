@@ -8,7 +8,13 @@ from typing import Any
 from mlflow_server.ae5.endpoint import Endpoint, Health
 from mlflow_server.ae5.names import require_endpoint, require_name
 from mlflow_server.ae5.program import Ae5
-from mlflow_server.errors import NotFoundError, OpsError, UnavailableError, UsageError
+from mlflow_server.errors import (
+    BusyError,
+    NotFoundError,
+    OpsError,
+    UnavailableError,
+    UsageError,
+)
 
 COMMAND = "TrackingServer"
 
@@ -53,6 +59,7 @@ class Deployment:
         state: `initial`, `starting`, `started` or `failed`.
         url: Its address.
         public: Without a token.
+        resource_profile: That it runs with.
     """
 
     id: str
@@ -64,6 +71,12 @@ class Deployment:
     state: str
     url: str
     public: bool = False
+    resource_profile: str = ""
+
+    @property
+    def is_started(self) -> bool:
+        """True when the platform says that it runs."""
+        return self.state == _STARTED
 
     @property
     def is_coming(self) -> bool:
@@ -82,26 +95,48 @@ def find_at(deployments: list[Deployment], endpoint: str) -> Deployment | None:
     return next((each for each in deployments if each.endpoint == wanted), None)
 
 
-def start(ae5: Ae5, project_id: str, wanted: Wanted) -> Deployment:
+def start(ae5: Ae5, project_id: str, wanted: Wanted, wait_s: float) -> Deployment:
     """Start a deployment; it is not there yet when this returns.
 
     Args:
         ae5: The program.
         project_id: Of what.
         wanted: What it is to be.
+        wait_s: How long to wait for the endpoint, seconds: the platform takes a minute or two to
+            free one (documentation of ae5-tools).
 
     Raises:
-        OpsError: It was refused: another one has the endpoint.
+        BusyError: The endpoint is in use still.
+        OpsError: It was refused: another project has the endpoint.
     """
     profile = ("--resource-profile", wanted.resource_profile) if wanted.resource_profile else ()
-    return _deployment(
-        ae5.record(
-            *("project", "deploy", project_id, "--name", wanted.name),
-            *("--endpoint", require_endpoint(wanted.endpoint), "--command", COMMAND),
-            *profile,
-            "--private",
-        )
+    arguments = (
+        *("project", "deploy", project_id, "--name", wanted.name),
+        *("--endpoint", require_endpoint(wanted.endpoint), "--command", COMMAND),
+        *profile,
+        "--private",
     )
+    deadline = time.monotonic() + wait_s
+    for pause_s in _pauses():
+        try:
+            return _deployment(ae5.record(*arguments))
+        except BusyError:
+            if time.monotonic() + pause_s > deadline:
+                raise
+        # What was started although its answer was lost is in use, too.
+        if found := find_at(list_deployments(ae5), wanted.endpoint):
+            return found
+        time.sleep(pause_s)
+    raise AssertionError("pauses never end")
+
+
+def claimant(ae5: Ae5, endpoint: str) -> tuple[str, str] | None:
+    """Id and name of the project that has an endpoint, whether anything runs there or not."""
+    wanted = require_endpoint(endpoint)
+    for each in ae5.records("endpoint", "list"):
+        if str(each.get("id")) == wanted and each.get("project_id"):
+            return str(each["project_id"]), str(each.get("project_name", ""))
+    return None
 
 
 def wait_until_started(
@@ -239,4 +274,5 @@ def _deployment(record: Mapping[str, Any]) -> Deployment:
         state=str(record.get("state", "")),
         url=str(record.get("url", "")).rstrip("/"),
         public=bool(record.get("public")),
+        resource_profile=str(record.get("resource_profile", "")),
     )

@@ -1,9 +1,14 @@
 """A server of ours, asked through the platform's gateway with its token."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mlflow_server.errors import UnavailableError
+
+if TYPE_CHECKING:
+    import requests
 
 _TIMEOUT_S = 15.0
 
@@ -15,10 +20,12 @@ class Health:
     Args:
         is_ready: It answers, and all that it needs is there.
         detail: What it, or the gateway, says instead; nobody's secret.
+        checks: Names of the server's checks, and whether each passed.
     """
 
     is_ready: bool
     detail: str
+    checks: Mapping[str, bool] | None = None
 
 
 class Endpoint:
@@ -37,6 +44,34 @@ class Endpoint:
 
     def health(self) -> Health:
         """Ask once whether the server is ready."""
+        try:
+            answer = self.ask("GET", "/readyz")
+        except Unreachable as err:
+            return Health(False, str(err.message))
+        if refusal := refused(answer):
+            return Health(False, refusal)
+        checks = _checks(answer.text)
+        if answer.status_code == 200:
+            return Health(True, "ready", checks)
+        failed = ", ".join(name for name, is_good in (checks or {}).items() if not is_good)
+        return Health(
+            False,
+            f"it answers {answer.status_code}: {failed or 'no answer of this server'}",
+            checks,
+        )
+
+    def ask(self, method: str, path: str, **request: Any) -> "requests.Response":
+        """Make one request; what the server answers is the caller's business.
+
+        Args:
+            method: In capital letters.
+            path: With a leading slash.
+            request: For `requests`.
+
+        Raises:
+            Unreachable: There is no answer.
+            UnavailableError: The certificate is not trusted.
+        """
         import requests
 
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
@@ -44,33 +79,38 @@ class Endpoint:
             with requests.Session() as session:
                 session.verify = self._verify
                 session.auth = lambda request: request  # or a .netrc would replace the token
-                answer = session.get(
-                    f"{self.url}/readyz", headers=headers, timeout=_TIMEOUT_S, allow_redirects=False
-                )
+                return session.request(
+                    method, f"{self.url}{path}", headers=headers, timeout=_TIMEOUT_S,
+                    allow_redirects=False, **request,
+                )  # fmt: skip
         except requests.exceptions.SSLError:
             raise UnavailableError(
                 f"{self.url}: its certificate is not trusted",
                 hint="name the platform's: REQUESTS_CA_BUNDLE; or AE5_TLS_VERIFY=false",
             ) from None
         except requests.RequestException as err:
-            return Health(False, f"it cannot be reached ({type(err).__name__})")
-        if answer.status_code == 200:
-            return Health(True, "ready")
-        if answer.is_redirect:
-            return Health(False, "the platform asks to sign in: the token is not accepted")
-        if answer.status_code in (401, 403):
-            return Health(False, f"the platform does not accept the token ({answer.status_code})")
-        return Health(False, f"it answers {answer.status_code}: {_failed_checks(answer.text)}")
+            raise Unreachable(f"it cannot be reached ({type(err).__name__})") from None
 
 
-def _failed_checks(text: str) -> str:
-    import json
+class Unreachable(UnavailableError):
+    """An address that does not answer."""
 
+
+def refused(answer: "requests.Response") -> str | None:
+    """What the gateway says in place of the server, if it does."""
+    if answer.is_redirect:
+        return "the platform asks to sign in: the token is not accepted"
+    if answer.status_code in (401, 403):
+        return f"the platform does not accept the token ({answer.status_code})"
+    return None
+
+
+def _checks(text: str) -> dict[str, bool] | None:
     try:
         checks = json.loads(text)["checks"]
-        return ", ".join(str(each["name"]) for each in checks if each.get("status") != "ok")
+        return {str(each["name"]): each.get("status") == "ok" for each in checks}
     except (ValueError, LookupError, TypeError, AttributeError):
-        return "no answer of this server"
+        return None
 
 
 def _trusted(environ: Mapping[str, str]) -> str | bool:

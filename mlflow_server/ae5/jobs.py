@@ -8,7 +8,7 @@ from typing import Any
 from mlflow_server.ae5.cron import require_cron
 from mlflow_server.ae5.names import require_name
 from mlflow_server.ae5.program import Ae5
-from mlflow_server.errors import NotFoundError, UnavailableError, UsageError
+from mlflow_server.errors import NotFoundError, OpsError, UnavailableError, UsageError
 from mlflow_server.settings.secrets import require_no_secret
 
 COMMANDS = {
@@ -16,6 +16,7 @@ COMMANDS = {
     "backup": "Backup",
     "upgrade": "DatabaseUpgrade",
     "doctor": "Doctor",
+    "restore": "Restore",
 }
 """What a job is called here, and the command of the project that it runs."""
 SCHEDULED = ("gc", "backup")
@@ -23,6 +24,7 @@ SCHEDULED = ("gc", "backup")
 # End states that ae5-tools 0.7.3 knows.
 _ENDED = {"completed": True, "failed": False, "error": False, "stopped": False}
 _PAUSES_S = (1.0, 2.0, 3.0, 5.0, 10.0)
+_LOG_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Ended:
     def is_good(self) -> bool:
         """True when its command ended with 0."""
         return _ENDED.get(self.state, False)
+
+    @property
+    def last_lines(self) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.splitlines()[-_LOG_LINES:])
 
 
 def list_jobs(ae5: Ae5) -> list[Job]:
@@ -193,6 +200,11 @@ def delete(ae5: Ae5, job: Job) -> None:
         ae5.text("job", "delete", job.id, "--yes")
     except NotFoundError:
         return  # somebody was faster
+    except OpsError as err:
+        raise type(err)(
+            f"job {job.name}: {err.message}",
+            hint="a run of it may be at work: try again afterwards",
+        ) from None
 
 
 def _create(ae5: Ae5, project_id: str, name: str, wanted: Wanted, *how: str) -> Job:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_server.errors import (
+    BusyError,
     NotFoundError,
     OpsError,
     PermissionDeniedError,
@@ -281,6 +282,10 @@ def explain(called: str, said: Said) -> OpsError:
         return UnavailableError(
             f"{called}: this ae5 does not know an option that is needed",
             hint="ae5-tools 0.7 or newer is needed: ae5 --version",
+        )
+    if "is already in use" in err:
+        return BusyError(
+            f"{called}: the endpoint is in use", hint="the platform needs minutes to free one"
         )
     if found := _ERROR.search(err):
         return OpsError(f"{called}: {found[1][:300]}")

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from mlflow_server.ae5.build import Release
 from mlflow_server.ae5.deployments import COMMAND
 from mlflow_server.ae5.names import require_name
 from mlflow_server.ae5.program import Ae5
-from mlflow_server.errors import NotFoundError, OpsError
+from mlflow_server.errors import NotFoundError, OpsError, UnavailableError
 
+FOLDER_PREFIX = "mlflow-server-ae5-"
+"""Of temporary folders."""
 _UPLOAD_TIMEOUT_S = 600.0
 
 
@@ -112,33 +114,93 @@ def upload(ae5: Ae5, release: Release, plan: UploadPlan) -> Project:
     if plan.doing is Doing.NOTHING and plan.project is not None:
         return plan.project
     if plan.project is not None:
-        ae5.text("project", "delete", plan.project.id, "--yes")
-    with tempfile.TemporaryDirectory(prefix="mlflow-server-ae5-") as folder:
+        remove(ae5, plan.project)
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder:
         path = Path(folder) / release.name
         path.write_bytes(release.content)
-        try:
-            record = ae5.record(
-                *("project", "upload", str(path), "--name", plan.name, "--tag", tag_of(release)),
-                timeout_s=_UPLOAD_TIMEOUT_S,
-            )
-        except BaseException as err:
-            project = _whole(ae5, plan.name, release)
-            # When the answer alone was lost, the project is as it should be.
-            if project is None or not isinstance(err, OpsError):
-                raise
-            return project
-    project = _project(record)
+        return send(ae5, path, plan.name, tag_of(release))
+
+
+def send(ae5: Ae5, path: Path, name: str, tag: str) -> Project:
+    """Upload an archive as a new project.
+
+    Args:
+        ae5: The program.
+        path: Of the archive.
+        name: Of the project; free.
+        tag: Of its one revision.
+
+    Raises:
+        OpsError: It failed; no half of a project is left, unless the message says so.
+    """
+    try:
+        record = ae5.record(
+            *("project", "upload", str(path), "--name", name, "--tag", tag),
+            timeout_s=_UPLOAD_TIMEOUT_S,
+        )
+    except BaseException as err:
+        project = _whole(ae5, name, tag)
+        # When the answer alone was lost, the project is as it should be.
+        if project is None or not isinstance(err, OpsError):
+            raise
+        return project
+    project = replace(_project(record), tag=tag)
     _require_commands(ae5, project)
     return project
 
 
-def _whole(ae5: Ae5, name: str, release: Release) -> Project | None:
+def download(ae5: Ae5, project: Project, path: Path) -> None:
+    """Have the archive of a project's newest revision.
+
+    Args:
+        ae5: The program.
+        project: Which.
+        path: Where it is written.
+
+    Raises:
+        OpsError: It cannot be had.
+    """
+    # With the id alone ae5 takes the newest revision.
+    told = ("project", "download", project.id, "--filename", str(path))
+    ae5.text(*told, timeout_s=_UPLOAD_TIMEOUT_S)
+    if not path.is_file() or not path.stat().st_size:
+        raise UnavailableError(f"project {project.name}: the platform gave no archive of it")
+
+
+def rename(ae5: Ae5, project: Project, name: str) -> Project:
+    """Give a project another name, which is free.
+
+    Raises:
+        OpsError: The platform refused it.
+    """
+    ae5.text("project", "patch", project.id, "--name", name)
+    return replace(project, name=name)
+
+
+def remove(ae5: Ae5, project: Project) -> None:
+    """Delete a project that nothing runs of; its endpoint is free then.
+
+    Raises:
+        OpsError: Something runs of it.
+    """
+    try:
+        ae5.text("project", "delete", project.id, "--yes")
+    except NotFoundError:
+        return  # somebody was faster
+
+
+def with_tag(ae5: Ae5, project: Project) -> Project:
+    """The same, with the name of its newest revision; none when it has no revision yet."""
+    return replace(project, tag=_tag(ae5, project))
+
+
+def _whole(ae5: Ae5, name: str, tag: str) -> Project | None:
     """What a broken upload has made, if that is all of it; else it goes: nobody has used it."""
     for project in find_projects(ae5, name):
         if project.name == name:
-            if _tag(ae5, project) == tag_of(release) and _has_commands(ae5, project):
-                return project
-            ae5.text("project", "delete", project.id, "--yes")
+            if _tag(ae5, project) == tag and _has_commands(ae5, project):
+                return replace(project, tag=tag)
+            remove(ae5, project)
     return None
 
 

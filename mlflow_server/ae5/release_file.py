@@ -49,18 +49,26 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class ScheduleFile(_Part):
-    """When a command runs.
+class JobFile(_Part):
+    """How a command runs as a job.
 
     Args:
-        cron: Five plain fields, UTC.
         variables: Settings for its runs, none of them secret.
         resource_profile: None for the project's own.
     """
 
-    cron: Cron
     variables: Variables = Field(default_factory=dict)
     resource_profile: str | None = None
+
+
+class ScheduleFile(JobFile):
+    """When a command runs.
+
+    Args:
+        cron: Five plain fields, UTC.
+    """
+
+    cron: Cron
 
 
 class ShareFile(_Part):
@@ -90,6 +98,8 @@ class ReleaseFile(_Part):
         secrets: Names that have to be there before a server starts.
         share: Who may open it.
         schedules: What runs by the clock.
+        upgrade: How `ae5 release --upgrade` runs DatabaseUpgrade.
+        restore: How `ae5 release --restore` runs Restore.
     """
 
     project: Name = PROJECT
@@ -101,6 +111,8 @@ class ReleaseFile(_Part):
     secrets: tuple[SecretName, ...] = ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION")
     share: ShareFile = Field(default_factory=ShareFile)
     schedules: dict[Scheduled, ScheduleFile] = Field(default_factory=dict)
+    upgrade: JobFile = Field(default_factory=JobFile)
+    restore: JobFile = Field(default_factory=JobFile)
 
 
 def read_release_file(path: Path | None) -> ReleaseFile:
@@ -135,4 +147,4 @@ def read_release_file(path: Path | None) -> ReleaseFile:
         raise SettingsError(problems, hint=_HINT) from None
 
 
-_HINT = "docs/runbooks/deploy-ae5.md explains each name"
+_HINT = "docs/runbooks/ae5.md explains each name"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mlflow_server.ae5 import jobs
 from mlflow_server.ae5.credentials import set_secrets
 from mlflow_server.ae5.deployments import (
     Deployment,
@@ -17,9 +18,11 @@ from mlflow_server.ae5.deployments import (
     wait_until_started,
 )
 from mlflow_server.ae5.endpoint import Endpoint
+from mlflow_server.ae5.memory import memory_of
 from mlflow_server.ae5.program import Ae5
 from mlflow_server.ae5.projects import Project, find_projects
 from mlflow_server.ae5.release_file import ReleaseFile
+from mlflow_server.ae5.sharing import missing_readers, readers_at, share
 from mlflow_server.errors import NotFoundError
 
 ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
@@ -66,10 +69,12 @@ class Server:
         tell: Telling,
     ) -> None:
         self.ae5 = ae5
-        self._wanted = wanted
+        self.wanted = wanted
+        self.wait_s = wait_s
+        self.tell = tell
+        self.memory = memory_of(environ, wanted.project, wanted.endpoint)
         self._environ = environ
-        self._wait_s = wait_s
-        self._tell = tell
+        self._tokens: dict[str, str] = {}
 
     def project(self) -> Project:
         """The project of that very name.
@@ -77,11 +82,11 @@ class Server:
         Raises:
             NotFoundError: There is none.
         """
-        for project in find_projects(self.ae5, self._wanted.project):
-            if project.name == self._wanted.project:
+        for project in find_projects(self.ae5, self.wanted.project):
+            if project.name == self.wanted.project:
                 return project
         raise NotFoundError(
-            f"project {self._wanted.project}: is not there", hint="mlflow-server ae5 upload"
+            f"project {self.wanted.project}: is not there", hint="mlflow-server ae5 upload"
         )
 
     def deployment(self) -> Deployment:
@@ -90,10 +95,10 @@ class Server:
         Raises:
             NotFoundError: Nothing is.
         """
-        found = find_at(list_deployments(self.ae5), self._wanted.endpoint)
+        found = find_at(list_deployments(self.ae5), self.wanted.endpoint)
         if found is None:
             raise NotFoundError(
-                f"endpoint {self._wanted.endpoint}: nothing is deployed there",
+                f"endpoint {self.wanted.endpoint}: nothing is deployed there",
                 hint="mlflow-server ae5 deploy",
             )
         return found
@@ -106,14 +111,13 @@ class Server:
             OpsError: It did not start.
         """
         project = self.project()
-        there = find_at(list_deployments(self.ae5), self._wanted.endpoint)
+        there = find_at(list_deployments(self.ae5), self.wanted.endpoint)
         require_free(there, project.id)
         if is_dry_run:
             return Deployed(there, is_new=there is None)
         if there is None:
-            started = self._start(project.id)
-            return Deployed(self._ready(started), is_new=True)
-        return Deployed(self._ready(there))
+            return Deployed(self.start(project.id), is_new=True)
+        return Deployed(self.ready(there))
 
     def restart(self, *, is_dry_run: bool = False) -> Deployed:
         """Stop the server and start it anew, at the same endpoint; its token is another one.
@@ -125,14 +129,99 @@ class Server:
         before = self.deployment()
         if is_dry_run:
             return Deployed(None, is_new=True, before=before)
-        stop(self.ae5, before, self._wait_s)
-        started = self._ready(self._start(before.project_id))
+        self.stop(before)
+        started = self.start(before.project_id)
         self.hand_out_token(started)
         return Deployed(started, is_new=True, before=before)
 
+    def stop(self, deployment: Deployment) -> None:
+        """Stop a server; who may open it is remembered for the next one.
+
+        Raises:
+            OpsError: It has not ended in time.
+        """
+        self.memory.carry([*self.memory.carried, *readers_at(self.ae5, deployment)])
+        stop(self.ae5, deployment, self.wait_s)
+
+    def start(self, project_id: str) -> Deployment:
+        """Start a server, and wait until it answers.
+
+        Raises:
+            OpsError: It does not.
+        """
+        wanted = Wanted(self.wanted.deployment, self.wanted.endpoint, self.wanted.resource_profile)
+        return self.ready(start(self.ae5, project_id, wanted, self.wait_s))
+
+    def ready(self, deployment: Deployment) -> Deployment:
+        """Wait until a server answers; who could open the one before it may open it, too.
+
+        Raises:
+            OpsError: It does not.
+        """
+        deployment = wait_until_started(self.ae5, deployment, self.wait_s, self.tell)
+        endpoint = self.endpoint(deployment)
+        self.tell("waiting for /readyz")
+        wait_until_ready(endpoint, self.wait_s)
+        if carried := self.memory.carried:
+            share(self.ae5, deployment, missing_readers(self.ae5, deployment, carried))
+            self.memory.carry([])
+        return deployment
+
+    def token(self, deployment: Deployment) -> str:
+        """The token of a deployment, which stays the same as long as that is there.
+
+        Raises:
+            UnavailableError: The platform gives none.
+        """
+        if deployment.id not in self._tokens:
+            self._tokens[deployment.id] = token_of(self.ae5, deployment)
+        return self._tokens[deployment.id]
+
+    def endpoint(self, deployment: Deployment) -> Endpoint:
+        """Where a server answers, to whoever has its token."""
+        return Endpoint(deployment.url, self.token(deployment), self._environ)
+
     def hand_out_addresses(self, deployment: Deployment) -> None:
         """Store the address as secrets of the account."""
-        set_secrets(self.ae5, dict.fromkeys(ADDRESSES, deployment.url))
+        self._set(deployment, dict.fromkeys(ADDRESSES, deployment.url))
+
+    def handed_out(self, deployment: Deployment) -> dict[str, str]:
+        """What the account's secrets say of a server: its address and its token."""
+        return {**dict.fromkeys(ADDRESSES, deployment.url), TOKEN: self.token(deployment)}
+
+    def hand_out(self, deployment: Deployment) -> None:
+        """Store address and token as secrets of the account."""
+        self._set(deployment, self.handed_out(deployment))
+
+    def scheduled(self) -> list[jobs.Wanted]:
+        """What the site wants to run by the clock."""
+        return [
+            jobs.Wanted(
+                f"{self.wanted.deployment}-{kind}", kind, told.cron, told.variables,
+                told.resource_profile,
+            )
+            for kind, told in self.wanted.schedules.items()
+        ]  # fmt: skip
+
+    def run_job(
+        self, project: Project, command: str, variables: Mapping[str, str] | None = None
+    ) -> jobs.Ended:
+        """Run `upgrade` or `restore` as the site wants it, and wait for its end.
+
+        Args:
+            project: Whose command.
+            command: Key of `jobs.COMMANDS`.
+            variables: Settings that beat those of the site.
+
+        Raises:
+            UnavailableError: It is at work still.
+        """
+        part = self.wanted.restore if command == "restore" else self.wanted.upgrade
+        wanted = jobs.Wanted(
+            f"{self.wanted.deployment}-{command}-now", command, "0 0 * * *",
+            {**part.variables, **(variables or {})}, part.resource_profile,
+        )  # fmt: skip
+        return jobs.run_now(self.ae5, project.id, wanted, self.wait_s, self.tell)
 
     def hand_out_token(self, deployment: Deployment) -> str:
         """Store the token as a secret of the account.
@@ -140,19 +229,10 @@ class Server:
         Returns:
             The token, which nobody but a file of the operator's gets to see.
         """
-        token = token_of(self.ae5, deployment)
-        set_secrets(self.ae5, {TOKEN: token})
+        token = self.token(deployment)
+        self._set(deployment, {TOKEN: token})
         return token
 
-    def _start(self, project_id: str) -> Deployment:
-        wanted = Wanted(
-            self._wanted.deployment, self._wanted.endpoint, self._wanted.resource_profile
-        )
-        return start(self.ae5, project_id, wanted)
-
-    def _ready(self, deployment: Deployment) -> Deployment:
-        deployment = wait_until_started(self.ae5, deployment, self._wait_s, self._tell)
-        token = token_of(self.ae5, deployment)
-        self._tell("waiting for /readyz")
-        wait_until_ready(Endpoint(deployment.url, token, self._environ), self._wait_s)
-        return deployment
+    def _set(self, deployment: Deployment, values: Mapping[str, str]) -> None:
+        set_secrets(self.ae5, values)
+        self.memory.note(deployment.project_id, values)

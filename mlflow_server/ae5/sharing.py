@@ -41,11 +41,16 @@ def readers_of(wanted: ShareFile) -> list[Reader]:
     ]
 
 
+def readers_at(ae5: Ae5, deployment: Deployment) -> list[Reader]:
+    """Those who may open it."""
+    records = ae5.records("deployment", "collaborator", "list", deployment.id)
+    return [Reader(str(each.get("id")), each.get("type") == "group") for each in records]
+
+
 def missing_readers(ae5: Ae5, deployment: Deployment, wanted: Sequence[Reader]) -> list[Reader]:
     """Those who may not open it yet."""
-    records = ae5.records("deployment", "collaborator", "list", deployment.id)
-    there = {(str(each.get("id")), each.get("type") == "group") for each in records}
-    return [reader for reader in wanted if (reader.name, reader.is_group) not in there]
+    there = readers_at(ae5, deployment)
+    return [reader for reader in dict.fromkeys(wanted) if reader not in there]
 
 
 def share(ae5: Ae5, deployment: Deployment, readers: Sequence[Reader]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from mlflow_server.ae5.contents import PROJECT
-from mlflow_server.cli import ae5_jobs, ae5_server
-from mlflow_server.cli.ae5_shared import Pair, open_ae5
+from mlflow_server.cli import ae5_jobs, ae5_release, ae5_server
+from mlflow_server.cli.ae5_shared import Pair, open_ae5, values_file_option
 from mlflow_server.cli.groups import Group
 from mlflow_server.cli.shared import (
     Context,
@@ -23,14 +23,13 @@ from mlflow_server.cli.shared import (
 
 EPILOG = """\b
 Examples:
+  mlflow-server ae5 release --values-file production.env --dry-run
   mlflow-server ae5 build --out dist
   mlflow-server ae5 upload dist/mlflow.tracking.server.1.0.0.tar.gz
-  mlflow-server ae5 secrets set --values-file production.env
   mlflow-server ae5 deploy
-  mlflow-server ae5 token
   mlflow-server ae5 schedule gc --cron "*/10 * * * *"
 
-Steps of a release on Anaconda Enterprise 5, each a command of its own."""
+release goes the whole way; its steps are commands of their own."""
 
 _BUILD_EPILOG = """\b
 Examples:
@@ -105,8 +104,9 @@ def command() -> None:
 
 
 for _command in (
-    ae5_server.deploy, ae5_server.url, ae5_server.token, ae5_server.share, ae5_jobs.schedule,
-    ae5_jobs.run, ae5_server.restart, ae5_server.status, ae5_server.retire,
+    ae5_release.release, ae5_release.rollback, ae5_server.deploy, ae5_server.url, ae5_server.token,
+    ae5_server.share, ae5_jobs.schedule, ae5_jobs.run, ae5_server.restart, ae5_server.status,
+    ae5_server.retire,
 ):  # fmt: skip
     command.add_command(_command)
 
@@ -232,12 +232,7 @@ def check_secrets(context: Context, names: tuple[str, ...]) -> None:
 
 @secrets.command("set", epilog=_SET_EPILOG)
 @click.argument("names", nargs=-1, type=SecretName(), metavar="[NAME]…")
-@own_option(
-    "--values-file",
-    "NAME=VALUE lines; - for standard input. For one NAME, its value alone.",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-)
+@values_file_option
 @own_option("--dry-run", "Show what would be done, and change nothing.", is_flag=True)
 @common_options
 @pass_context

@@ -40,6 +40,16 @@ def dry_run_option(function: F) -> F:
     )
 
 
+def values_file_option(function: F) -> F:
+    """Where the values of secrets come from."""
+    return own_option(
+        "--values-file",
+        "NAME=VALUE lines; - for standard input. For one NAME, its value alone.",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+    )(function)
+
+
 def wait_option(default: int) -> Callable[[F], F]:
     """How long a command waits for the platform, seconds."""
     return own_option(
