@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_server.ae5.deployments import COMMAND
 from mlflow_server.ae5.program import Ae5
 from mlflow_server.ae5.projects import (
     FOLDER_PREFIX,
@@ -105,7 +106,7 @@ def bring(ae5: Ae5, places: Places, candidate: Candidate, *, beside: bool) -> Pr
     name = f"{places.name}{NEXT}" if beside else places.name
     if beside and places.next is not None:
         remove(ae5, places.next)
-    return _send(ae5, candidate, name)
+    return _send(ae5, candidate, name, COMMAND)
 
 
 def keep(ae5: Ae5, places: Places, project: Project) -> Project:
@@ -119,11 +120,12 @@ def keep(ae5: Ae5, places: Places, project: Project) -> Project:
     if places.before is not None:
         remove(ae5, places.before)
     copy = Candidate(project.tag or "", lambda path: download(ae5, project, path))
-    return _send(ae5, copy, f"{places.name}{BEFORE}")
+    # Whatever it was: it is not for us to judge.
+    return _send(ae5, copy, f"{places.name}{BEFORE}", None)
 
 
-def _send(ae5: Ae5, candidate: Candidate, name: str) -> Project:
+def _send(ae5: Ae5, candidate: Candidate, name: str, command: str | None) -> Project:
     with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder:
         path = Path(folder) / _ARCHIVE
         candidate.write(path)
-        return send(ae5, path, name, candidate.tag)
+        return send(ae5, path, name, candidate.tag, command)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mlflow_server.ae5.sharing import Reader
 from mlflow_server.ae5.written import write_whole
 
 _FORMAT = 1
+_MOST_PROJECTS = 10
 # Of scrypt: 16 MiB and some 50 ms for each guess.
 _COST = {"n": 2**14, "r": 8, "p": 1}
 
@@ -41,8 +42,8 @@ def memory_of(environ: Mapping[str, str], project: str, endpoint: str) -> "Memor
 class Memory:
     """A file that only its owner may read, with nothing in it that anybody must not know.
 
-    What is known of secrets belongs to one project: its id is unique over all platforms, so that
-    another platform's project of the same name is not taken for this one.
+    What is known of secrets belongs to the projects of a site, one after the other: their ids are
+    unique over all platforms, so that another platform's secrets are not taken for these.
 
     Args:
         path: Of the file.
@@ -52,26 +53,36 @@ class Memory:
         self._path = path
         self._known = self._read()
 
-    def knows(self, project_id: str, name: str, value: str) -> bool:
-        """Whether a secret has been set to this value for this project."""
+    def knows(self, projects: Collection[str], name: str, value: str) -> bool:
+        """Whether a secret has been set to this value, for one of these projects (ids)."""
         known = str(self._known["secrets"].get(name, ""))
-        return self._known["project"] == project_id and hmac.compare_digest(
+        return not self._is_foreign(projects) and hmac.compare_digest(
             known, self._fingerprint(name, value)
         )
 
-    def note(self, project_id: str, values: Mapping[str, str]) -> None:
-        """Secrets have been set."""
-        if self._known["project"] != project_id:
-            self._known |= {"project": project_id, "secrets": {}}
+    def note(self, projects: Collection[str], values: Mapping[str, str]) -> None:
+        """Secrets have been set, for the projects of one site (ids)."""
+        if self._is_foreign(projects):
+            self._known |= {"projects": [], "secrets": {}}
+        self._add(projects)
         for name, value in values.items():
             self._known["secrets"][name] = self._fingerprint(name, value)
         self._write()
 
     def follow(self, before: str, after: str) -> None:
-        """A project has taken the place of another one of the same account."""
-        if self._known["project"] == before:
-            self._known["project"] = after
+        """A project (id) takes the place of another one of the same account."""
+        if not self._is_foreign([before]):
+            self._add([after])
             self._write()
+
+    @property
+    def outdated(self) -> str:
+        """The deployment (id) that was started before secrets were changed, if that is known."""
+        return str(self._known["outdated"])
+
+    def outdate(self, deployment: str) -> None:
+        """Secrets are changed that a deployment (id) has read already."""
+        self._keep("outdated", deployment)
 
     @property
     def carried(self) -> list[Reader]:
@@ -96,14 +107,21 @@ class Memory:
             self._known[name] = value
             self._write()
 
+    def _is_foreign(self, projects: Collection[str]) -> bool:
+        return not {*projects} & {*self._known["projects"]}
+
+    def _add(self, projects: Collection[str]) -> None:
+        known = dict.fromkeys([*self._known["projects"], *projects])
+        self._known["projects"] = [*known][-_MOST_PROJECTS:]
+
     def _fingerprint(self, name: str, value: str) -> str:
         salt = bytes.fromhex(self._known["salt"]) + name.encode()
         return hashlib.scrypt(value.encode(), salt=salt, dklen=32, **_COST).hex()
 
     def _read(self) -> dict[str, Any]:
         empty = {
-            "format": _FORMAT, "salt": secrets.token_hex(16), "project": "", "secrets": {},
-            "readers": [], "rollback": [],
+            "format": _FORMAT, "salt": secrets.token_hex(16), "projects": [], "secrets": {},
+            "outdated": "", "readers": [], "rollback": [],
         }  # fmt: skip
         try:
             found = json.loads(self._path.read_bytes())

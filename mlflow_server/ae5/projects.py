@@ -121,7 +121,7 @@ def upload(ae5: Ae5, release: Release, plan: UploadPlan) -> Project:
         return send(ae5, path, plan.name, tag_of(release))
 
 
-def send(ae5: Ae5, path: Path, name: str, tag: str) -> Project:
+def send(ae5: Ae5, path: Path, name: str, tag: str, command: str | None = COMMAND) -> Project:
     """Upload an archive as a new project.
 
     Args:
@@ -129,6 +129,7 @@ def send(ae5: Ae5, path: Path, name: str, tag: str) -> Project:
         path: Of the archive.
         name: Of the project; free.
         tag: Of its one revision.
+        command: That it has to have; None for any.
 
     Raises:
         OpsError: It failed; no half of a project is left, unless the message says so.
@@ -139,13 +140,17 @@ def send(ae5: Ae5, path: Path, name: str, tag: str) -> Project:
             timeout_s=_UPLOAD_TIMEOUT_S,
         )
     except BaseException as err:
-        project = _whole(ae5, name, tag)
+        project = _whole(ae5, name, tag, command)
         # When the answer alone was lost, the project is as it should be.
         if project is None or not isinstance(err, OpsError):
             raise
         return project
     project = replace(_project(record), tag=tag)
-    _require_commands(ae5, project)
+    if not _has(ae5, project, command):
+        raise OpsError(
+            f"project {project.name}: was uploaded, and has no command {command or 'at all'}",
+            hint=f"look at it: ae5 project revision commands {project.id}",
+        )
     return project
 
 
@@ -194,27 +199,19 @@ def with_tag(ae5: Ae5, project: Project) -> Project:
     return replace(project, tag=_tag(ae5, project))
 
 
-def _whole(ae5: Ae5, name: str, tag: str) -> Project | None:
+def _whole(ae5: Ae5, name: str, tag: str, command: str | None) -> Project | None:
     """What a broken upload has made, if that is all of it; else it goes: nobody has used it."""
     for project in find_projects(ae5, name):
         if project.name == name:
-            if _tag(ae5, project) == tag and _has_commands(ae5, project):
+            if _tag(ae5, project) == tag and _has(ae5, project, command):
                 return replace(project, tag=tag)
             remove(ae5, project)
     return None
 
 
-def _has_commands(ae5: Ae5, project: Project) -> bool:
+def _has(ae5: Ae5, project: Project, command: str | None) -> bool:
     commands = ae5.records("project", "revision", "commands", project.id)
-    return COMMAND in [each.get("id") for each in commands]
-
-
-def _require_commands(ae5: Ae5, project: Project) -> None:
-    if not _has_commands(ae5, project):
-        raise OpsError(
-            f"project {project.name}: was uploaded, and has no command {COMMAND}",
-            hint=f"look at it: ae5 project revision commands {project.id}",
-        )
+    return bool(commands) if command is None else command in [each.get("id") for each in commands]
 
 
 def _require_idle(ae5: Ae5, project: Project) -> None:

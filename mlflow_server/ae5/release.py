@@ -10,7 +10,7 @@ from functools import partial
 from mlflow_server.ae5 import jobs
 from mlflow_server.ae5.credentials import list_secrets, set_secrets
 from mlflow_server.ae5.deployments import Deployment, find_at, list_deployments
-from mlflow_server.ae5.exchange import Candidate, Places, find_places
+from mlflow_server.ae5.exchange import Candidate, find_places
 from mlflow_server.ae5.jobs import Job, list_jobs
 from mlflow_server.ae5.projects import Project, download
 from mlflow_server.ae5.server import ADDRESSES, TOKEN, Server
@@ -59,13 +59,14 @@ class Rollout:
             self._server, self._candidate, self._options, places, at_endpoint, all_jobs
         )
         self._standing = takeover.standing
-        values = self._changed(places, names)
+        ids = [each.id for each in (places.live, places.next) if each is not None]
+        values = self._changed(ids, names)
         deploy = self._deploy(is_changed=bool(values))
         # What runs on as it is may have got everything already.
         lasting = self._standing.deployment if deploy.is_done else None
         return [
             takeover.upload(),
-            self._secrets(values),
+            self._secrets(ids, values),
             *takeover.steps(),
             *self._restore(),
             deploy,
@@ -100,23 +101,25 @@ class Rollout:
                 hint="--values-file FILE; or leave it out of secrets: in the release file",
             )
 
-    def _changed(self, places: Places, names: Sequence[str]) -> dict[str, str]:
+    def _changed(self, projects: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         """Secrets that are not known to be as they should be."""
-        live = places.live.id if places.live is not None else ""
         knows = self._server.memory.knows
         return {
             name: value
             for name, value in self._options.values.items()
-            if name not in names or not knows(live, name, value)
+            if name not in names or not knows(projects, name, value)
         }
 
-    def _secrets(self, values: Mapping[str, str]) -> Step:
+    def _secrets(self, projects: Sequence[str], values: Mapping[str, str]) -> Step:
         if not values:
             wanted = [*self._options.values] or self._wanted.secrets
             return Step("secrets", f"are there already: {', '.join(wanted) or 'none is needed'}")
 
         def act() -> None:
+            if self._standing.deployment is not None:
+                self._server.memory.outdate(self._standing.deployment.id)
             set_secrets(self._ae5, values)
+            self._server.memory.note({*projects, self._standing.uploaded.id}, values)
 
         return Step("secrets", ", ".join(values), act)
 
@@ -150,7 +153,7 @@ class Rollout:
             return Step("deploy", where, partial(self._start, None))
         profile = self._wanted.resource_profile
         reasons = []
-        if is_changed:
+        if is_changed or self._server.memory.outdated == there.id:
             reasons.append("secrets were changed")
         if profile not in (None, there.resource_profile):
             reasons.append(f"its resource profile is {there.resource_profile}")
@@ -169,12 +172,9 @@ class Rollout:
         return Step("deploy", f"{where}: is there, and has to answer", act)
 
     def _start(self, before: Deployment | None) -> str:
-        project = self._standing.uploaded
         if before is not None:
             self._server.stop(before)
-        self._standing.deployment = started = self._server.start(project.id)
-        # Only now: who is stopped between sets them once more, and starts a server that reads them.
-        self._server.memory.note(project.id, self._options.values)
+        self._standing.deployment = started = self._server.start(self._standing.uploaded.id)
         return f"{started.url} answers"
 
     def _hand_out(self, lasting: Deployment | None, names: Sequence[str]) -> Step:
@@ -182,7 +182,7 @@ class Rollout:
             values = self._server.handed_out(lasting)
             knows = self._server.memory.knows
             if all(
-                name in names and knows(lasting.project_id, name, value)
+                name in names and knows([lasting.project_id], name, value)
                 for name, value in values.items()
             ):
                 return Step("token", "is stored already, and the address too")

@@ -235,4 +235,4 @@ class Server:
 
     def _set(self, deployment: Deployment, values: Mapping[str, str]) -> None:
         set_secrets(self.ae5, values)
-        self.memory.note(deployment.project_id, values)
+        self.memory.note([deployment.project_id], values)

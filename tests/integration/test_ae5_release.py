@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
-import signal
+import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,10 +20,12 @@ from mlflow_server.ae5.contents import PROJECT
 from mlflow_server.ae5.customise import Customisation
 from tests.integration.test_ae5_upload import mounted, report, run
 from tests.standins.ae5.cluster import READER, Cluster
+from tests.standins.ae5.faults import Fault
 from tests.standins.ae5.plugin import ae5_cluster as ae5_cluster
 from tests.standins.ae5.plugin import ae5_installed as ae5_installed
 from tests.standins.ae5.plugin import ae5_program as ae5_program
 from tests.standins.ae5.program import Program
+from tests.standins.ae5.tiny import make_archive
 from tests.support.programs import REPOSITORY, clean_environment
 
 ENDPOINT = "mlflow"
@@ -105,3 +109,274 @@ def test_the_whole_way_and_again(
     assert again["ae5_calls"] == len(ae5_program.calls) - calls
     assert changes(ae5_cluster) == changed
     assert (ae5_cluster.deployments, len(ae5_cluster.jobs)) == ([deployment], 2)
+
+
+def test_another_release_and_back(
+    ae5_program: Program,
+    ae5_cluster: Cluster,
+    archives: tuple[Path, Path],
+    site: list[str],
+    tmp_path: Path,
+) -> None:
+    first, second = (("release", str(path), *site) for path in archives)
+    run(ae5_program, *first)
+    (old,) = ae5_cluster.deployments
+    shared_by_hand = ("share", "--everyone", *site[:2])
+    run(ae5_program, *shared_by_hand)
+    refused = run(ae5_program, "rollback", *site[:2], code=69)
+    assert "there is no release before it" in refused.stderr
+
+    planned = report(ae5_program, *second, "--dry-run")
+    assert new_steps(planned) == [
+        "upload", "schema", "keep", "take-over", "deploy", "token", "share", "schedule:gc",
+        "schedule:backup", "smoke-test",
+    ]  # fmt: skip
+    told = {item["name"]: item["detail"] for item in planned["items"]}
+    assert "job mlflow-gc is deleted" in told["take-over"]
+    assert ae5_cluster.deployments == [old]
+    run(ae5_program, *second)
+    (new,) = ae5_cluster.deployments
+    assert (new.id != old.id, new.endpoint) == (True, ENDPOINT)
+    assert new.project.name == PROJECT
+    assert names_and_tags(ae5_cluster) == {
+        PROJECT: new.project.revisions[-1].name,
+        f"{PROJECT}-before": old.project.revisions[-1].name,
+    }
+    assert {job.project.id for job in ae5_cluster.jobs} == {new.project.id}
+    assert mounted(ae5_cluster)["MLFLOW_TRACKING_TOKEN"] == new.token
+    # Who could open it by hand can again.
+    assert {each["id"] for each in new.collaborators} == {READER, "everyone"}
+    assert new_steps(report(ae5_program, *second)) == []
+
+    assert "take-over" in new_steps(report(ae5_program, "rollback", *site[:2], "--dry-run"))
+    assert ae5_cluster.deployments == [new]
+    run(ae5_program, "rollback", *site[:2])
+    (back,) = ae5_cluster.deployments
+    assert names_and_tags(ae5_cluster) == {
+        PROJECT: old.project.revisions[-1].name,
+        f"{PROJECT}-before": new.project.revisions[-1].name,
+    }
+    assert (back.project.name, back.endpoint) == (PROJECT, ENDPOINT)
+    assert new_steps(report(ae5_program, *first)) == []
+
+    # A database of a later release: nothing is stopped, and nothing is lost.
+    store = tmp_path / "data/store.db"
+    with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    refused = run(ae5_program, "rollback", *site[:2], code=4)
+    assert "the database has the schema of another release" in refused.stderr
+    assert ae5_cluster.deployments == [back]
+
+
+def names_and_tags(cluster: Cluster) -> dict[str, str]:
+    """Of all projects."""
+    return {project.name: project.revisions[-1].name for project in cluster.projects}
+
+
+def test_the_project_of_somebody_else_and_an_old_database(
+    ae5_program: Program,
+    ae5_cluster: Cluster,
+    archives: tuple[Path, Path],
+    site: list[str],
+    tmp_path: Path,
+) -> None:
+    """Moving over: another project has the endpoint, and its database is MLflow 2.22's."""
+    tiny = make_archive(tmp_path / "tiny.tar.gz")
+    for call in (
+        ("project", "upload", str(tiny), "--name", "theirs"),
+        ("project", "deploy", "theirs", "--name", "server", "--endpoint", ENDPOINT, "--private"),
+        ("job", "create", "theirs", "--name", "their-gc", "--command", "Good", "--no-run",
+         "--schedule", "0 3 * * *"),
+    ):  # fmt: skip
+        assert ae5_program.run(*call).returncode == 0
+    (theirs,) = ae5_cluster.deployments
+    store = tmp_path / "data/store.db"
+    store.parent.mkdir()
+    shutil.copy(REPOSITORY / "tests/data/old-stores/mlflow-2.22.1.db", store)
+    release = ["release", str(archives[0]), *site]
+    refused = run(ae5_program, *release, code=2)
+    assert "project theirs: is in the way, and no release of this project" in refused.stderr
+    release.append("--replace")
+    refused = run(ae5_program, *release, code=4)
+    assert "the database has to be upgraded for this release" in refused.stderr
+    assert ae5_cluster.deployments == [theirs]
+    assert theirs.state == "started"
+    told = run(ae5_program, *release, "--upgrade")
+    assert "upgrading the database" in told.stderr
+    assert sorted(names_and_tags(ae5_cluster)) == [PROJECT, f"{PROJECT}-before"]
+    assert sorted(job.name for job in ae5_cluster.jobs) == ["mlflow-backup", "mlflow-gc"]
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        (runs,) = connection.execute("SELECT count(*) FROM runs").fetchone()
+    assert runs > 0
+    assert new_steps(report(ae5_program, *release)) == []
+
+
+def test_changed_wishes_start_it_anew(
+    ae5_program: Program, ae5_cluster: Cluster, archives: tuple[Path, Path], site: list[str]
+) -> None:
+    release = ("release", str(archives[0]), *site)
+    run(ae5_program, *release)
+    (first,) = ae5_cluster.deployments
+    values = Path(site[3])
+    values.write_text(values.read_text() + "MLFLOW_TRACKING_GC_TTL=7d0h0m0s\n")
+    planned = {item["name"]: item["detail"] for item in report(ae5_program, *release)["items"]}
+    assert planned["secrets"] == "MLFLOW_TRACKING_GC_TTL"
+    (second,) = ae5_cluster.deployments
+    assert second.id != first.id
+    file = Path(site[1])
+    file.write_text(file.read_text() + "resource_profile: large\n")
+    assert new_steps(report(ae5_program, *release)) == ["deploy", "token", "share", "smoke-test"]
+    assert ae5_cluster.deployments[0].resource_profile == "large"
+    # Without what this machine remembers, secrets are set once more, and it is started anew.
+    shutil.rmtree(Path(ae5_program.environment["HOME"]) / ".local")
+    assert new_steps(report(ae5_program, *release)) == [
+        "secrets", "deploy", "token", "share", "smoke-test",
+    ]  # fmt: skip
+
+
+def test_what_is_missing_is_told_before_anything_is_done(
+    ae5_program: Program, ae5_cluster: Cluster, archives: tuple[Path, Path], site: list[str]
+) -> None:
+    refused = run(ae5_program, "release", str(archives[0]), *site[:2], code=2)
+    assert "secret MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION: is missing" in (
+        refused.stderr
+    )
+    assert changes(ae5_cluster) == []
+
+
+def steps_of(program: Program, *arguments: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Run a command; gives each step that was done, and how to kill the command there."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "mlflow_server", "ae5", *arguments],
+        env=clean_environment(**program.environment),
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.match(r"([\w:-]+): done", line):
+                yield found[1], process.kill
+        process.wait(60)
+
+
+def kill_after_each_step(program: Program, *arguments: str) -> list[str]:
+    """Kill a command after its first step, the next one after its, and so on to the end."""
+    killed: list[str] = []
+    for _ in range(20):
+        was_killed = False
+        for step, kill in steps_of(program, *arguments):
+            if step == "schema" and step in killed:
+                continue  # asks only, each time anew
+            assert step not in killed, f"{step} was done twice"
+            killed.append(step)
+            was_killed = True
+            kill()
+            break
+        if not was_killed:
+            break
+    return killed
+
+
+def test_killed_after_each_step_and_run_again(
+    ae5_program: Program, ae5_cluster: Cluster, archives: tuple[Path, Path], site: list[str]
+) -> None:
+    first, second = (("release", str(path), *site) for path in archives)
+    assert kill_after_each_step(ae5_program, *first) == [
+        "upload", "secrets", "deploy", "token", "share", "schedule:gc", "schedule:backup",
+        "smoke-test",
+    ]  # fmt: skip
+    assert len(ae5_cluster.deployments) == 1
+    assert new_steps(report(ae5_program, *first)) == []
+    assert kill_after_each_step(ae5_program, *second) == [
+        "upload", "schema", "keep", "take-over", "deploy", "token", "share", "schedule:gc",
+        "schedule:backup", "smoke-test",
+    ]  # fmt: skip
+    back = ("rollback", *site[:2])
+    assert "take-over" in kill_after_each_step(ae5_program, *back)
+    assert new_steps(report(ae5_program, *first)) == []
+    assert sorted(names_and_tags(ae5_cluster)) == [PROJECT, f"{PROJECT}-before"]
+    assert len(ae5_cluster.jobs) == 2
+
+
+@pytest.mark.parametrize("how", ["refused", "killed"])
+def test_broken_off_in_the_middle_of_each_change(
+    ae5_program: Program,
+    ae5_cluster: Cluster,
+    archives: tuple[Path, Path],
+    site: list[str],
+    how: str,
+) -> None:
+    first, second = (("release", str(path), *site) for path in archives)
+    run(ae5_program, *first)
+    (old,) = ae5_cluster.deployments
+    for method, path in (
+        ("POST", "/api/v2/projects/upload"),
+        ("DELETE", "/api/v2/jobs/*"),
+        ("DELETE", "/api/v2/deployments/*"),
+        ("DELETE", "/api/v2/projects/*"),
+        ("PATCH", "/api/v2/projects/*"),
+        ("POST", "/api/v2/projects/*/deployments"),
+        ("POST", "/api/v2/deployments/*/token"),
+        ("POST", "/api/v2/credentials/user"),
+        ("PUT", "/api/v2/deployments/*/collaborators"),
+        ("POST", "/api/v2/projects/*/jobs"),
+        ("PUT", f"{ENDPOINT}/api/2.0/mlflow-artifacts/*"),
+    ):
+        if how == "refused":
+            fault = ae5_cluster.faults.answer(500, method, path, times=None)
+            told = run(ae5_program, *second, code=None).stderr
+            assert told.count("Error: ") == 1
+        else:
+            fault = ae5_cluster.faults.slow(1, method, path)
+            kill_at(ae5_program, fault, *second)
+        assert fault.hits > 0, path
+        ae5_cluster.faults.clear()
+    run(ae5_program, *second)
+    assert sorted(names_and_tags(ae5_cluster)) == [PROJECT, f"{PROJECT}-before"]
+    assert {each["id"] for each in ae5_cluster.deployments[0].collaborators} == {READER}
+    assert sorted(job.name for job in ae5_cluster.jobs if job.schedule) == [
+        "mlflow-backup", "mlflow-gc",
+    ]  # fmt: skip
+    assert new_steps(report(ae5_program, *second)) == []
+    assert old.id not in [each.id for each in ae5_cluster.deployments]
+
+
+def kill_at(program: Program, fault: Fault, *arguments: str) -> None:
+    """Run a command, and kill it while the platform does what it was asked."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "mlflow_server", "ae5", *arguments],
+        env=clean_environment(**program.environment),
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not fault.hits and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+    time.sleep(fault.slow_s)
+
+
+def test_no_secret_is_anywhere(
+    ae5_program: Program,
+    ae5_cluster: Cluster,
+    archives: tuple[Path, Path],
+    site: list[str],
+    tmp_path: Path,
+) -> None:
+    told = run(ae5_program, "release", str(archives[0]), *site)
+    (deployment,) = ae5_cluster.deployments
+    for secret in (WORD, deployment.token):
+        assert secret not in told.stdout + told.stderr
+        assert secret not in ae5_cluster.log
+        assert secret not in json.dumps(ae5_program.calls)
+        for path in tmp_path.rglob("*"):
+            if path.is_file() and "secrets" not in path.parts and path != Path(site[3]):
+                assert secret.encode() not in path.read_bytes(), path
+    (memory,) = (tmp_path / "ae5-home/.local/state/mlflow-tracking-server/ae5").iterdir()
+    assert memory.stat().st_mode & 0o777 == 0o600
