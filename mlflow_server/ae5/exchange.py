@@ -67,9 +67,9 @@ class Places:
         )
 
 
-def is_release(project: Project) -> bool:
-    """True for what commands of this room have uploaded."""
-    return _TAG.fullmatch(project.tag or "") is not None
+def is_release(tag: str | None) -> bool:
+    """True for the tag of what commands of this room have uploaded."""
+    return _TAG.fullmatch(tag or "") is not None
 
 
 def find_places(ae5: Ae5, name: str, tag: str | None) -> Places:

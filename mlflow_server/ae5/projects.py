@@ -35,12 +35,18 @@ class Project:
         name: Of its owner's projects, one.
         owner: Who signed in.
         tag: Of its newest revision; ours says which archive that is.
+        commands: What may be run of it, when that was asked for.
     """
 
     id: str
     name: str
     owner: str
     tag: str | None = None
+    commands: tuple[str, ...] = ()
+
+    def lacks(self, command: str) -> bool:
+        """True when it is known that a command is not there."""
+        return bool(self.commands) and command not in self.commands
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,8 @@ def send(ae5: Ae5, path: Path, name: str, tag: str, command: str | None = COMMAN
         if project is None or not isinstance(err, OpsError):
             raise
         return project
-    project = replace(_project(record), tag=tag)
-    if not _has(ae5, project, command):
+    project = _complete(ae5, replace(_project(record), tag=tag))
+    if not _is_whole(project, command):
         raise OpsError(
             f"project {project.name}: was uploaded, and has no command {command or 'at all'}",
             hint=f"look at it: ae5 project revision commands {project.id}",
@@ -203,15 +209,21 @@ def _whole(ae5: Ae5, name: str, tag: str, command: str | None) -> Project | None
     """What a broken upload has made, if that is all of it; else it goes: nobody has used it."""
     for project in find_projects(ae5, name):
         if project.name == name:
-            if _tag(ae5, project) == tag and _has(ae5, project, command):
-                return replace(project, tag=tag)
+            if _tag(ae5, project) == tag:
+                complete = _complete(ae5, replace(project, tag=tag))
+                if _is_whole(complete, command):
+                    return complete
             remove(ae5, project)
     return None
 
 
-def _has(ae5: Ae5, project: Project, command: str | None) -> bool:
-    commands = ae5.records("project", "revision", "commands", project.id)
-    return bool(commands) if command is None else command in [each.get("id") for each in commands]
+def _complete(ae5: Ae5, project: Project) -> Project:
+    records = ae5.records("project", "revision", "commands", project.id)
+    return replace(project, commands=tuple(str(each.get("id")) for each in records))
+
+
+def _is_whole(project: Project, command: str | None) -> bool:
+    return bool(project.commands) if command is None else command in project.commands
 
 
 def _require_idle(ae5: Ae5, project: Project) -> None:

@@ -216,8 +216,12 @@ class Rollout:
             steps.append(step)
         return steps
 
-    def _make_job(self, same: Sequence[Job], wanted: jobs.Wanted) -> None:
-        jobs.schedule(self._ae5, same, self._standing.uploaded.id, wanted)
+    def _make_job(self, same: Sequence[Job], wanted: jobs.Wanted) -> str | None:
+        project = self._standing.uploaded
+        if project.lacks(jobs.COMMANDS[wanted.command]):
+            return f"left out: the release has no command {jobs.COMMANDS[wanted.command]}"
+        jobs.schedule(self._ae5, same, project.id, wanted)
+        return None
 
     def _smoke_test(self, lasting: Deployment | None) -> Step:
         def test(deployment: Deployment) -> SmokeTest:

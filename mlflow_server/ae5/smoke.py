@@ -55,18 +55,20 @@ class SmokeTest:
         """
         experiment = self._experiment()
         if experiment is None:
-            number = self._call("POST", "experiments/create", {"name": self._name})["experiment_id"]
-        else:
-            number = experiment["experiment_id"]  # an interrupted test's
-        run = self._call("POST", "runs/create", {"experiment_id": number})["run"]["info"]
-        metric = {"run_id": run["run_id"], "key": _METRIC, "value": _VALUE, "timestamp": 1}
-        self._call("POST", "runs/log-metric", metric)
-        read = self._call("GET", "runs/get", {"run_id": run["run_id"]})["run"]["data"]
-        if [each["value"] for each in read.get("metrics", ())] != [_VALUE]:
-            raise OpsError(f"{self._endpoint.url}: gives back another metric than was logged")
-        has_artifact = self._artifact(str(run["artifact_uri"]))
-        self._call("POST", "runs/delete", {"run_id": run["run_id"]})
-        self._call("POST", "experiments/delete", {"experiment_id": number})
+            experiment = self._call("POST", "experiments/create", {"name": self._name})
+        try:
+            number = experiment["experiment_id"]
+            run = self._call("POST", "runs/create", {"experiment_id": number})["run"]["info"]
+            metric = {"run_id": run["run_id"], "key": _METRIC, "value": _VALUE, "timestamp": 1}
+            self._call("POST", "runs/log-metric", metric)
+            read = self._call("GET", "runs/get", {"run_id": run["run_id"]})["run"]["data"]
+            if [each["value"] for each in read.get("metrics", ())] != [_VALUE]:
+                raise OpsError(f"{self._endpoint.url}: gives back another metric than was logged")
+            has_artifact = self._artifact(str(run["artifact_uri"]))
+            self._call("POST", "runs/delete", {"run_id": run["run_id"]})
+            self._call("POST", "experiments/delete", {"experiment_id": number})
+        except (KeyError, TypeError):
+            raise self._no_mlflow() from None
         if has_artifact:
             return "a run with an artifact was logged, read back and deleted"
         return "a run was logged, read back and deleted; artifacts do not go through the server"
@@ -91,8 +93,16 @@ class SmokeTest:
         if answer.status_code == 404 and _parsed(answer).get("error_code"):
             return None
         self._require(answer, "search for an experiment")
-        found: dict[str, Any] = _parsed(answer)["experiment"]
+        found = _parsed(answer).get("experiment")
+        if not isinstance(found, dict) or "lifecycle_stage" not in found:
+            raise self._no_mlflow()
         return found
+
+    def _no_mlflow(self) -> OpsError:
+        return UnavailableError(
+            f"{self._endpoint.url}: smoke test: what answers is no MLflow server",
+            hint="mlflow-server ae5 status",
+        )
 
     def _call(self, method: str, path: str, told: dict[str, Any]) -> dict[str, Any]:
         sent = {"params": told} if method == "GET" else {"json": told}

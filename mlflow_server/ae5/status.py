@@ -7,9 +7,9 @@ from typing import Any
 from mlflow_server.ae5.credentials import check_secrets
 from mlflow_server.ae5.deployments import Deployment, find_at, list_deployments, token_of
 from mlflow_server.ae5.endpoint import Endpoint
+from mlflow_server.ae5.exchange import find_places
 from mlflow_server.ae5.jobs import has_failed, last_runs, list_jobs
 from mlflow_server.ae5.program import Ae5
-from mlflow_server.ae5.projects import find_projects
 from mlflow_server.ae5.release_file import ReleaseFile
 from mlflow_server.errors import OpsError
 
@@ -42,21 +42,18 @@ def look(ae5: Ae5, wanted: ReleaseFile, environ: Mapping[str, str]) -> list[Find
     deployment = find_at(list_deployments(ae5), wanted.endpoint)
     findings = [_of_deployment(wanted, deployment)]
     if deployment is not None:
-        findings.append(_tried("health", lambda: _of_health(ae5, deployment, environ)))
-    findings.append(_tried("project", lambda: _of_project(ae5, wanted)))
-    findings.append(_tried("secrets", lambda: _of_secrets(ae5, wanted)))
-    try:
-        findings += _of_schedules(ae5, wanted)
-    except OpsError as err:
-        findings.append(Finding("schedules", False, err.message, err.hint))
+        findings += _tried("health", lambda: _of_health(ae5, deployment, environ))
+    findings += _tried("project", lambda: _of_project(ae5, wanted))
+    findings += _tried("secrets", lambda: _of_secrets(ae5, wanted))
+    findings += _tried("schedules", lambda: _of_schedules(ae5, wanted))
     return findings
 
 
-def _tried(name: str, find: Callable[[], Finding]) -> Finding:
+def _tried(name: str, find: Callable[[], Iterator[Finding]]) -> list[Finding]:
     try:
-        return find()
+        return [*find()]
     except OpsError as err:
-        return Finding(name, False, err.message, err.hint)
+        return [Finding(name, False, err.message, err.hint)]
 
 
 def _of_deployment(wanted: ReleaseFile, found: Deployment | None) -> Finding:
@@ -79,27 +76,41 @@ def _of_deployment(wanted: ReleaseFile, found: Deployment | None) -> Finding:
     )
 
 
-def _of_health(ae5: Ae5, found: Deployment, environ: Mapping[str, str]) -> Finding:
+def _of_health(ae5: Ae5, found: Deployment, environ: Mapping[str, str]) -> Iterator[Finding]:
     health = Endpoint(found.url, token_of(ae5, found), environ).health()
     fix = None if health.is_ready else _LOGS.format(found.id)
-    return Finding("health", health.is_ready, health.detail, fix)
+    yield Finding("health", health.is_ready, health.detail, fix)
+    fits = (health.checks or {}).get("schema")
+    if fits is None:
+        yield Finding(
+            "schema", False, "is not known: the server does not tell", _LOGS.format(found.id)
+        )
+    elif fits:
+        yield Finding("schema", True, "fits this release")
+    else:
+        yield Finding("schema", False, "is that of another release", _UPGRADE)
 
 
-def _of_project(ae5: Ae5, wanted: ReleaseFile) -> Finding:
-    there = [each for each in find_projects(ae5, wanted.project) if each.name == wanted.project]
-    if not there:
-        return Finding("project", False, f"{wanted.project} is not there", _UPLOAD)
-    return Finding("project", True, wanted.project, None, {"id": there[0].id})
+def _of_project(ae5: Ae5, wanted: ReleaseFile) -> Iterator[Finding]:
+    places = find_places(ae5, wanted.project, None)
+    live, before = places.live, places.before
+    if live is None:
+        yield Finding("project", False, f"{wanted.project} is not there", _UPLOAD)
+        return
+    told = f"{live.name}, {live.tag}" + (f"; before it: {before.tag}" if before else "")
+    facts = {"id": live.id, "release": live.tag, "before": before.tag if before else None}
+    yield Finding("project", True, told, None, facts)
 
 
-def _of_secrets(ae5: Ae5, wanted: ReleaseFile) -> Finding:
+def _of_secrets(ae5: Ae5, wanted: ReleaseFile) -> Iterator[Finding]:
     checked = check_secrets(ae5, wanted.secrets)
     facts = {"there": list(checked.there), "missing": list(checked.missing)}
     if checked.missing:
         names = " ".join(checked.missing)
         detail = f"{', '.join(checked.missing)}: missing"
-        return Finding("secrets", False, detail, f"mlflow-server ae5 secrets set {names}", facts)
-    return Finding("secrets", True, ", ".join(checked.there) or "none", None, facts)
+        yield Finding("secrets", False, detail, f"mlflow-server ae5 secrets set {names}", facts)
+    else:
+        yield Finding("secrets", True, ", ".join(checked.there) or "none", None, facts)
 
 
 def _of_schedules(ae5: Ae5, wanted: ReleaseFile) -> Iterator[Finding]:
@@ -125,3 +136,4 @@ def _of_schedules(ae5: Ae5, wanted: ReleaseFile) -> Iterator[Finding]:
 
 _LOGS = "ae5 deployment logs {}"
 _UPLOAD = "mlflow-server ae5 upload"
+_UPGRADE = "mlflow-server ae5 release --upgrade"

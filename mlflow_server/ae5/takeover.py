@@ -81,7 +81,10 @@ class TakeOver:
         if not self.going and (found is None or found.name == self._places.name):
             return []
         steps = []
-        if self._options.restores is None:
+        if not is_release(self._candidate.tag):
+            # Its command of that name may be anything.
+            steps.append(Step("schema", "cannot be asked: it is no release of this project"))
+        elif self._options.restores is None:
             steps.append(Step("schema", "whether the database fits", self._check))
         return [*steps, *self._keep(), self._take_over()]
 
@@ -105,7 +108,7 @@ class TakeOver:
     def _require_agreement(self) -> None:
         if self._options.replaces:
             return
-        if strangers := [project.name for project in self.going if not is_release(project)]:
+        if strangers := [project.name for project in self.going if not is_release(project.tag)]:
             raise UsageError(
                 f"project {' and '.join(strangers)}: is in the way, and no release of this project",
                 hint="--replace takes its place; a copy of its newest revision is kept",

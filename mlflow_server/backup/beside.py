@@ -149,8 +149,11 @@ def main() -> None:
         return  # the first process is gone
     except Exception as err:
         ended = err
-    pickle.dump(ended, telling)
-    telling.flush()
+    try:
+        pickle.dump(ended, telling)
+        telling.flush()
+    except BrokenPipeError:
+        os._exit(1)  # nobody is told any more, not even by what Python does at its end
 
 
 def _collect(told: BinaryIO, telling: BinaryIO) -> Outcome:

@@ -58,8 +58,8 @@ Examples:
   mlflow-server ae5 run upgrade --wait-ready 7200
   mlflow-server ae5 run doctor
 
-Waits for the end, prints the log, and ends by the state of the run: 0 only when it has completed.
-(ae5 itself ends with 0 when a job has failed.)"""
+With the variables that the release file has for it. Waits for the end, prints the log, and ends by
+the state of the run: 0 only when it has completed. (ae5 itself ends with 0 when a job failed.)"""
 
 
 def _variable_option(function: F) -> F:
@@ -159,7 +159,10 @@ def run(
     from mlflow_server.ae5.jobs import Wanted, run_now
     from mlflow_server.cli.ae5_report import echo_run, run_report
 
-    job = Wanted(f"{wanted.deployment}-{what}-now", what, "0 0 * * *", dict(variable))
+    told = wanted.upgrade if what == "upgrade" else wanted.schedules.get(what)  # type: ignore[call-overload]
+    variables = {**(told.variables if told else {}), **dict(variable)}
+    profile = told.resource_profile if told else None
+    job = Wanted(f"{wanted.deployment}-{what}-now", what, "0 0 * * *", variables, profile)
     server = open_server(context, wanted, wait_ready)
     with stop_on_sigterm():
         project = server.project()

@@ -143,7 +143,8 @@ def _roll_out(
     left = [step.name for step in steps if not step.is_done]
 
     def done(step: "Step") -> None:
-        server.tell(f"{step.name}: done")
+        if context.verbosity >= 0:
+            click.echo(f"{step.name}: done", err=True)
 
     if not is_dry_run:
         rollout.run(steps, done)

@@ -120,6 +120,8 @@ RUNS: dict[Name, Run] = {
     ),
     ("ae5", "build"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "upload"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "release"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
+    ("ae5", "rollback"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "deploy"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "url"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),
     ("ae5", "token"): Run(("--dry-run",), exit_code=ExitCode.UNAVAILABLE),

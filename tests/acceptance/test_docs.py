@@ -21,6 +21,11 @@ import pytest
 from mlflow_server import __version__
 from mlflow_server.cli.main import cli
 from tests.conftest import Postgres
+from tests.standins.ae5.cluster import Cluster
+from tests.standins.ae5.plugin import ae5_cluster as ae5_cluster
+from tests.standins.ae5.plugin import ae5_installed as ae5_installed
+from tests.standins.ae5.plugin import ae5_program as ae5_program
+from tests.standins.ae5.program import Program
 from tests.support.old_store_at import put_old_store
 from tests.support.pages import Block, blocks
 from tests.support.programs import (
@@ -45,7 +50,7 @@ PAGES = sorted(
     if "_templates" not in path.parts
 )
 LINUX = REPOSITORY / "docs/runbooks/deploy-linux.md"
-AE5 = REPOSITORY / "docs/runbooks/deploy-ae5.md"
+AE5 = REPOSITORY / "docs/runbooks/ae5.md"
 METRICS = REPOSITORY / "docs/metrics.md"
 COLLECT = REPOSITORY / "docs/runbooks/garbage-collection.md"
 BACK_UP = REPOSITORY / "docs/runbooks/backup.md"
@@ -100,18 +105,18 @@ def test_every_command_line_of_ours_is_understood(
     monkeypatch.setattr(os, "environ", clean_environment())
     for arguments in commands_of(page):
         name, *rest = arguments
-        if name in ("…", "COMMAND", "ae5"):
+        if name in ("…", "COMMAND") or rest[:1] == ["COMMAND"]:
             continue
         with click.Context(cli, info_name="mlflow-server") as parent:
             command = cli.get_command(parent, name)
             assert command is not None, f"{page.name}: there is no command {name!r}"
-            if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
                 name, *rest = rest
                 command = command.get_command(parent, name)
                 assert command is not None, f"{page.name}: there is no command {arguments}"
             try:
                 # SHELL and the like stand for what a reader fills in.
-                given = [word for word in rest if not word.isupper()]
+                given = [word for word in rest if "=" in word or not word.isupper()]
                 command.make_context(name, given, parent=parent)
             except (click.exceptions.Exit, click.MissingParameter):
                 pass
@@ -155,20 +160,32 @@ def user_environment(**extra: str) -> dict[str, str]:
     return environment
 
 
-def test_release_archive(repository: Path) -> None:
-    block = block_with(AE5, "git archive")
-    block.run({"1.0.0": __version__}, folder=repository, environment=user_environment())
-    listed = subprocess.run(
-        ["tar", "tzf", f"mlflow-tracking-server-{__version__}.tar.gz"],
-        cwd=repository,
-        check=True,
-        capture_output=True,
-        text=True,
+@pytest.mark.xdist_group("ae5-docs")
+def test_anaconda_enterprise(
+    repository: Path, ae5_cluster: Cluster, ae5_program: Program, tmp_path: Path
+) -> None:
+    """The runbook from top to bottom, on a stand-in of a cluster."""
+    data = {
+        "s3://company-backups/mlflow": str(tmp_path / "backups"),
+        "/data/mlflow-upgrades": str(tmp_path / "upgrades"),
+    }
+    site = AE5.read_text("utf-8").partition("```yaml\n")[2].partition("```")[0]
+    for old, new in data.items():
+        site = site.replace(old, new)
+    (repository / "release.yml").write_text(site)
+    secrets = repository / "production.env"
+    secrets.touch(0o600)
+    secrets.write_text(
+        f"MLFLOW_BACKEND_STORE_URI=sqlite:///{tmp_path}/data/store.db\n"
+        f"MLFLOW_ARTIFACTS_DESTINATION={tmp_path}/data/artifacts\n"
     )
-    names = listed.stdout.splitlines()
-    assert all(name.startswith("mlflow.tracking.server/") for name in names)
-    assert "mlflow.tracking.server/anaconda-project.yml" in names
-    assert not any("tests" in name or "data/" in name for name in names)
+    environment = clean_environment(**ae5_program.environment)
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    replace = {"AE5_HOST": ae5_cluster.authority, "1.0.0": __version__}
+    ran = [block.run(replace, folder=repository, environment=environment) for block in to_run(AE5)]
+    assert len(ran) == 9
+    assert (ae5_cluster.deployments, ae5_cluster.jobs) == ([], [])
+    (repository / "release.yml").unlink()
 
 
 def test_installation_on_linux(repository: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.standins.ae5.plugin import ae5_cluster as ae5_cluster
 from tests.standins.ae5.plugin import ae5_installed as ae5_installed
 from tests.standins.ae5.plugin import ae5_program as ae5_program
 from tests.standins.ae5.program import Program
+from tests.standins.ae5.tiny import PROJECT as TINY
 from tests.standins.ae5.tiny import make_archive
 from tests.support.programs import REPOSITORY, clean_environment
 
@@ -181,11 +182,18 @@ def test_the_project_of_somebody_else_and_an_old_database(
     tmp_path: Path,
 ) -> None:
     """Moving over: another project has the endpoint, and its database is MLflow 2.22's."""
-    tiny = make_archive(tmp_path / "tiny.tar.gz")
+    upgraded = tmp_path / "upgraded-by-them"
+    commands = {
+        "TrackingServer": TINY["commands"]["Server"],
+        "DatabaseUpgrade": {"unix": f"touch {upgraded}"},
+        "GarbageCollection": {"unix": "exit 0"},
+    }
+    tiny = make_archive(tmp_path / "tiny.tar.gz", {**TINY, "commands": commands})
     for call in (
         ("project", "upload", str(tiny), "--name", "theirs"),
         ("project", "deploy", "theirs", "--name", "server", "--endpoint", ENDPOINT, "--private"),
-        ("job", "create", "theirs", "--name", "their-gc", "--command", "Good", "--no-run",
+        ("job", "create", "theirs", "--name", "their-gc", "--command", "GarbageCollection",
+         "--no-run",
          "--schedule", "0 3 * * *"),
     ):  # fmt: skip
         assert ae5_program.run(*call).returncode == 0
@@ -209,6 +217,12 @@ def test_the_project_of_somebody_else_and_an_old_database(
         (runs,) = connection.execute("SELECT count(*) FROM runs").fetchone()
     assert runs > 0
     assert new_steps(report(ae5_program, *release)) == []
+    # Back at theirs, whose commands are not tried.
+    told = run(ae5_program, "rollback", *site[:2], code=69).stderr
+    assert "what answers is no MLflow server" in told
+    (theirs,) = ae5_cluster.deployments
+    assert theirs.project.revisions[-1].name == "0.0.1"
+    assert not upgraded.exists()
 
 
 def test_changed_wishes_start_it_anew(
@@ -290,8 +304,9 @@ def test_killed_after_each_step_and_run_again(
     ]  # fmt: skip
     assert len(ae5_cluster.deployments) == 1
     assert new_steps(report(ae5_program, *first)) == []
+    # Who could open the one before can open it since its start.
     assert kill_after_each_step(ae5_program, *second) == [
-        "upload", "schema", "keep", "take-over", "deploy", "token", "share", "schedule:gc",
+        "upload", "schema", "keep", "take-over", "deploy", "token", "schedule:gc",
         "schedule:backup", "smoke-test",
     ]  # fmt: skip
     back = ("rollback", *site[:2])

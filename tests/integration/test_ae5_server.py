@@ -97,7 +97,7 @@ def test_from_nothing_to_a_token_and_a_new_one(
     run(uploaded, "schedule", "gc", "--cron", "0 3 * * *")
     well = report(uploaded, "status")["items"]
     assert [item["name"] for item in well] == [
-        "deployment", "health", "project", "secrets", "schedule:mlflow-gc",
+        "deployment", "health", "schema", "project", "secrets", "schedule:mlflow-gc",
     ]  # fmt: skip
     assert run(uploaded, "retire", "--dry-run").stdout.endswith("Nothing was changed.\n")
     assert "--yes" in run(uploaded, "retire", code=2).stderr

@@ -95,13 +95,16 @@ def test_next_runs() -> None:
 
 
 def test_the_release_file_of_the_documentation(tmp_path: Path) -> None:
-    text = (REPOSITORY / "docs/runbooks/deploy-ae5.md").read_text()
+    text = (REPOSITORY / "docs/runbooks/ae5.md").read_text()
     file = tmp_path / "release.yml"
     file.write_text(text.partition("```yaml\n")[2].partition("```")[0])
     wanted = read_release_file(file)
     assert set(wanted.schedules) == {"gc", "backup"}
     assert wanted.resource_profile == "large"
-    plain = wanted.model_copy(update={"schedules": {}, "resource_profile": None})
+    assert wanted.share.everyone
+    assert set(wanted.upgrade.variables) == {"TRACKING_SERVER_BACKUP_FOLDER"}
+    told = ("schedules", "resource_profile", "share", "upgrade")
+    plain = wanted.model_copy(update={name: getattr(ReleaseFile(), name) for name in told})
     assert plain == ReleaseFile()
 
 
@@ -132,7 +135,7 @@ requests.exceptions."""
         (1, f"{TRACEBACK}ConnectionError: x", ExitCode.UNAVAILABLE, "(ConnectionError)"),
         (2, "Usage: ae5\n\nError: No such option: --tag\n", ExitCode.UNAVAILABLE, "not know an op"),
         (2, "Error: Conflicting values for --password: a, b\n", ExitCode.SETTINGS, "different th"),
-        (1, 'Error: endpoint "x" is already in use\n', ExitCode.FAILED, 'endpoint "x" is already'),
+        (1, 'Error: endpoint "x" is already in use\n', ExitCode.BUSY, "the endpoint is in use"),
         (-9, "", ExitCode.UNAVAILABLE, "exit code -9"),
     ],
 )
