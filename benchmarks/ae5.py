@@ -32,8 +32,8 @@ from _session import Recorder
 
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.standins.ae5.cluster import Cluster, cluster  # noqa: E402
-from tests.standins.ae5.program import Program, find_real, install, prepare  # noqa: E402
+from tests.standins.ae5.cluster import Cluster, cluster
+from tests.standins.ae5.program import Program, find_real, install, prepare
 
 BY_HAND = "by hand"
 ENDPOINT = "mlflow"

@@ -3,14 +3,44 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_server.errors import UnavailableError
 
-if TYPE_CHECKING:
-    import requests
-
 _TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an address answers.
+
+    Args:
+        status: Of HTTP.
+        content: The body.
+        is_redirect: It leads elsewhere.
+    """
+
+    status: int
+    content: bytes
+    is_redirect: bool = False
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON object in the body; an empty one when it is none."""
+        try:
+            found = json.loads(self.content)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def refusal(self) -> str | None:
+        """What the gateway says in place of the server, if it does."""
+        if self.is_redirect:
+            return "the platform asks to sign in: the token is not accepted"
+        if self.status in (401, 403):
+            return f"the platform does not accept the token ({self.status})"
+        return None
 
 
 @dataclass(frozen=True)
@@ -48,19 +78,19 @@ class Endpoint:
             answer = self.ask("GET", "/readyz")
         except Unreachable as err:
             return Health(False, str(err.message))
-        if refusal := refused(answer):
-            return Health(False, refusal)
-        checks = _checks(answer.text)
-        if answer.status_code == 200:
+        if answer.refusal:
+            return Health(False, answer.refusal)
+        checks = _checks(answer)
+        if answer.status == 200:
             return Health(True, "ready", checks)
         failed = ", ".join(name for name, is_good in (checks or {}).items() if not is_good)
         return Health(
             False,
-            f"it answers {answer.status_code}: {failed or 'no answer of this server'}",
+            f"it answers {answer.status}: {failed or 'no answer of this server'}",
             checks,
         )
 
-    def ask(self, method: str, path: str, **request: Any) -> "requests.Response":
+    def ask(self, method: str, path: str, **request: Any) -> Answer:
         """Make one request; what the server answers is the caller's business.
 
         Args:
@@ -79,10 +109,11 @@ class Endpoint:
             with requests.Session() as session:
                 session.verify = self._verify
                 session.auth = lambda request: request  # or a .netrc would replace the token
-                return session.request(
+                answer = session.request(
                     method, f"{self.url}{path}", headers=headers, timeout=_TIMEOUT_S,
                     allow_redirects=False, **request,
                 )  # fmt: skip
+                return Answer(answer.status_code, answer.content, answer.is_redirect)
         except requests.exceptions.SSLError:
             raise UnavailableError(
                 f"{self.url}: its certificate is not trusted",
@@ -96,20 +127,11 @@ class Unreachable(UnavailableError):
     """An address that does not answer."""
 
 
-def refused(answer: "requests.Response") -> str | None:
-    """What the gateway says in place of the server, if it does."""
-    if answer.is_redirect:
-        return "the platform asks to sign in: the token is not accepted"
-    if answer.status_code in (401, 403):
-        return f"the platform does not accept the token ({answer.status_code})"
-    return None
-
-
-def _checks(text: str) -> dict[str, bool] | None:
+def _checks(answer: Answer) -> dict[str, bool] | None:
     try:
-        checks = json.loads(text)["checks"]
+        checks = answer.document["checks"]
         return {str(each["name"]): each.get("status") == "ok" for each in checks}
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         return None
 
 

@@ -56,7 +56,7 @@ class Rollout:
         at_endpoint = find_at(list_deployments(self._ae5), self._wanted.endpoint)
         all_jobs = list_jobs(self._ae5)
         takeover = TakeOver(
-            self._server, self._candidate, self._options, places, at_endpoint, all_jobs
+            self._server, self._candidate, self._options, places, at_endpoint, all_jobs, names
         )
         self._standing = takeover.standing
         ids = [each.id for each in (places.live, places.next) if each is not None]

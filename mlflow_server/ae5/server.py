@@ -1,6 +1,6 @@
 """A server of a release: deploy it, hand out its address and its token, restart it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_server.ae5 import jobs
@@ -202,6 +202,23 @@ class Server:
             )
             for kind, told in self.wanted.schedules.items()
         ]  # fmt: skip
+
+    def own_jobs(
+        self, all_jobs: Sequence[jobs.Job], deployments: Sequence[Deployment]
+    ) -> list[jobs.Job]:
+        """The scheduled jobs that nobody needs without this server.
+
+        Args:
+            all_jobs: The account's.
+            deployments: The same; another server of a project needs its jobs.
+        """
+        names = {f"{self.wanted.deployment}-{command}" for command in jobs.SCHEDULED}
+        busy = {each.project_id for each in deployments if each.endpoint != self.wanted.endpoint}
+        return [
+            job
+            for job in all_jobs
+            if job.schedule and job.name in names and job.project_id not in busy
+        ]
 
     def run_job(
         self, project: Project, command: str, variables: Mapping[str, str] | None = None

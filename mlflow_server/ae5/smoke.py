@@ -5,15 +5,11 @@ proxy for artifacts). Each deployment is tested in an experiment of its own, whi
 afterwards: that it is there and deleted says that the test has passed.
 """
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
-from mlflow_server.ae5.endpoint import Endpoint, refused
+from mlflow_server.ae5.endpoint import Answer, Endpoint
 from mlflow_server.errors import OpsError, UnavailableError
-
-if TYPE_CHECKING:
-    import requests
 
 _API = "/api/2.0/mlflow"
 _PROXY = "/api/2.0/mlflow-artifacts/artifacts"
@@ -90,10 +86,10 @@ class SmokeTest:
     def _experiment(self) -> dict[str, Any] | None:
         told = {"experiment_name": self._name}
         answer = self._endpoint.ask("GET", f"{_API}/experiments/get-by-name", params=told)
-        if answer.status_code == 404 and _parsed(answer).get("error_code"):
+        if answer.status == 404 and answer.document.get("error_code"):
             return None
         self._require(answer, "search for an experiment")
-        found = _parsed(answer).get("experiment")
+        found = answer.document.get("experiment")
         if not isinstance(found, dict) or "lifecycle_stage" not in found:
             raise self._no_mlflow()
         return found
@@ -108,23 +104,15 @@ class SmokeTest:
         sent = {"params": told} if method == "GET" else {"json": told}
         answer = self._endpoint.ask(method, f"{_API}/{path}", **sent)
         self._require(answer, path)
-        return _parsed(answer)
+        return answer.document
 
-    def _require(self, answer: "requests.Response", what: str) -> None:
-        if answer.status_code == 200:
+    def _require(self, answer: Answer, what: str) -> None:
+        if answer.status == 200:
             return
-        detail = refused(answer) or f"it answers {answer.status_code}"
-        if code := _parsed(answer).get("error_code"):
+        detail = answer.refusal or f"it answers {answer.status}"
+        if code := answer.document.get("error_code"):
             detail += f" ({code})"
         raise UnavailableError(
             f"{self._endpoint.url}: smoke test: {what}: {detail}",
             hint="mlflow-server ae5 status; mlflow-server ae5 run doctor",
         )
-
-
-def _parsed(answer: "requests.Response") -> dict[str, Any]:
-    try:
-        found = json.loads(answer.content)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from mlflow_server.ae5 import jobs
 from mlflow_server.ae5.deployments import Deployment, claimant
@@ -14,6 +15,7 @@ from mlflow_server.ae5.steps import Options, Standing, Step
 from mlflow_server.errors import ExitCode, OpsError, SchemaError, UsageError
 
 _DOCUMENT = re.compile(r"^\{$.*?^\}$", re.MULTILINE | re.DOTALL)
+_BACKUPS = "TRACKING_SERVER_BACKUP_FOLDER"
 _CHECK = {"TRACKING_SERVER_CHECK": "true", "TRACKING_SERVER_JSON": "true"}
 
 
@@ -27,6 +29,7 @@ class TakeOver:
         places: The projects that are there.
         at_endpoint: What is deployed there.
         all_jobs: The account's jobs.
+        secrets: Names of the account's secrets.
 
     Attributes:
         going: The projects whose place it takes.
@@ -44,12 +47,14 @@ class TakeOver:
         places: Places,
         at_endpoint: Deployment | None,
         all_jobs: Sequence[Job],
+        secrets: Collection[str],
     ) -> None:
         self._server = server
         self._ae5 = server.ae5
         self._candidate = candidate
         self._options = options
         self._places = places
+        self._secrets = secrets
         self.going = self._find_going(at_endpoint)
         ids = [project.id for project in self.going]
         self.lost = [job for job in all_jobs if job.project_id in ids]
@@ -124,7 +129,8 @@ class TakeOver:
     def _check(self) -> str:
         """Ask the release itself, in a job: nobody knows better which schema it needs."""
         ended = self._server.run_job(self.standing.uploaded, "upgrade", _CHECK)
-        code = _report_in(ended.log).get("exit_code")
+        report = _report_in(ended.log)
+        code = report.get("exit_code")
         if code == ExitCode.OK and ended.is_good:
             return "the database fits"
         if code == ExitCode.ATTENTION and not self._options.is_rollback:
@@ -133,6 +139,7 @@ class TakeOver:
                     "the database has to be upgraded for this release; nothing has been stopped",
                     hint="the same with --upgrade: backup and upgrade, while the server is stopped",
                 )
+            self._require_backups(report)
             self._upgrades = True
             return "the database is upgraded when the server is stopped"
         if code in (ExitCode.ATTENTION, ExitCode.SCHEMA):
@@ -144,6 +151,17 @@ class TakeOver:
             "whether the database fits could not be found out; nothing has been stopped",
             hint=f"the job's log ends with:\n{ended.last_lines}",
         )
+
+    def _require_backups(self, report: Mapping[str, Any]) -> None:
+        """A SQLite file's backup lies beside it; any other would lie in the pod, and go with it."""
+        told = {*self._server.wanted.upgrade.variables, *self._options.values, *self._secrets}
+        stores = [str(item.get("facts", {}).get("store")) for item in report.get("items", ())]
+        if _BACKUPS not in told and not all(store.startswith("sqlite") for store in stores):
+            raise UsageError(
+                f"{_BACKUPS}: is not set, so that the upgrade's backup would go with its pod; "
+                "nothing has been stopped",
+                hint="name a folder on a volume, under upgrade: variables: in the release file",
+            )
 
     def _keep(self) -> list[Step]:
         if not self.going:
@@ -193,11 +211,11 @@ class TakeOver:
             )
 
 
-def _report_in(log: str) -> dict[str, object]:
+def _report_in(log: str) -> dict[str, Any]:
     """The report of a command in the log of its run."""
     for text in reversed(_DOCUMENT.findall(log)):
         try:
-            document: dict[str, object] = json.loads(text)
+            document: dict[str, Any] = json.loads(text)
         except ValueError:
             continue
         return document

@@ -52,9 +52,9 @@ Examples:
   mlflow-server ae5 rollback --dry-run
   mlflow-server ae5 rollback
 
-The release that ran before is uploaded again, asked in a job whether the database fits it (exit
-code 4 when not, and nothing is stopped), and takes the place of the one that runs, of which a copy
-is kept: the same again goes forth."""
+The release that ran before is uploaded again, asked in a job whether the database fits it, and
+takes the place of the one that runs, of which a copy is kept: the same again goes forth. Exit code
+4 when the database does not fit; nothing is stopped then."""
 
 
 @click.command("release", epilog=_RELEASE_EPILOG)

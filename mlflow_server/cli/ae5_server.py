@@ -82,8 +82,8 @@ Examples:
   mlflow-server ae5 retire --dry-run
   mlflow-server ae5 retire --yes
 
-The server is stopped and the scheduled jobs of the release are deleted. Database, artifacts,
-backups, secrets and the project stay."""
+The server is stopped and the scheduled jobs of the release are deleted, unless another server of
+the project runs at another endpoint. Database, artifacts, backups, secrets and the project stay."""
 
 
 def _starting(
@@ -241,15 +241,15 @@ def retire(
 ) -> None:
     """Stop the server and delete its scheduled jobs; all data stay."""
     from mlflow_server.ae5.deployments import find_at, list_deployments, stop
-    from mlflow_server.ae5.jobs import COMMANDS, delete, list_jobs
+    from mlflow_server.ae5.jobs import delete, list_jobs
     from mlflow_server.cli.ae5_report import echo_retired, retired_report
     from mlflow_server.errors import UsageError
 
     server = open_server(context, wanted, wait_ready)
     with stop_on_sigterm():
-        deployment = find_at(list_deployments(server.ae5), wanted.endpoint)
-        ours = {f"{wanted.deployment}-{kind}" for kind in COMMANDS}
-        jobs = [job for job in list_jobs(server.ae5) if job.schedule and job.name in ours]
+        deployments = list_deployments(server.ae5)
+        deployment = find_at(deployments, wanted.endpoint)
+        jobs = server.own_jobs(list_jobs(server.ae5), deployments)
         if not dry_run and (deployment or jobs):
             if not yes:
                 if not sys.stdin.isatty():

@@ -1,5 +1,6 @@
 """The folder of secrets, one file each, as AE5 mounts it; and which texts must never be shown."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from mlflow_server.errors import UsageError
 from mlflow_server.settings.model import Settings, iter_definitions
 from mlflow_server.uris import credentials_in, parse_store_uri
 
+_MOMENT = "..data"
 _MAX_SECRET_BYTES = 1024 * 1024
 # Beside our own settings: what MLflow and the client libraries below it read from the environment.
 _SECRET_NAMES = re.compile(
@@ -24,8 +26,22 @@ _CREDENTIAL = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIALS$|CONNECTION_STRING|
 def read_secrets(
     folder: Path, names: set[str], extra: frozenset[str], problems: list[str]
 ) -> dict[str, str]:
-    """The secrets that concern us, by name, without trailing newline; empty ones are left out."""
-    wanted = names - _NEVER_FROM_SECRETS
+    """The secrets that concern us, by name, without trailing newline; empty ones are left out.
+
+    All of one moment: Kubernetes exchanges the files of a mount together, by one link.
+    """
+    while True:
+        moment = os.path.realpath(folder / _MOMENT)
+        found: list[str] = []
+        secrets = _read_all(folder, names - _NEVER_FROM_SECRETS, extra, found)
+        if os.path.realpath(folder / _MOMENT) == moment:
+            problems += found
+            return secrets
+
+
+def _read_all(
+    folder: Path, wanted: set[str], extra: frozenset[str], problems: list[str]
+) -> dict[str, str]:
     secrets: dict[str, str] = {}
     try:
         entries = sorted(folder.iterdir())

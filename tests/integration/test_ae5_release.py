@@ -18,6 +18,7 @@ import pytest
 from mlflow_server.ae5.build import make_release, write_release
 from mlflow_server.ae5.contents import PROJECT
 from mlflow_server.ae5.customise import Customisation
+from tests.conftest import Postgres
 from tests.integration.test_ae5_upload import mounted, report, run
 from tests.standins.ae5.cluster import READER, Cluster
 from tests.standins.ae5.faults import Fault
@@ -27,6 +28,7 @@ from tests.standins.ae5.plugin import ae5_program as ae5_program
 from tests.standins.ae5.program import Program
 from tests.standins.ae5.tiny import PROJECT as TINY
 from tests.standins.ae5.tiny import make_archive
+from tests.support.old_store_at import put_old_store
 from tests.support.programs import REPOSITORY, clean_environment
 
 ENDPOINT = "mlflow"
@@ -225,6 +227,36 @@ def test_the_project_of_somebody_else_and_an_old_database(
     assert not upgraded.exists()
 
 
+def test_the_backup_of_an_upgrade_has_to_outlive_its_pod(
+    ae5_program: Program,
+    ae5_cluster: Cluster,
+    archives: tuple[Path, Path],
+    site: list[str],
+    tmp_path: Path,
+    postgres: Postgres,
+) -> None:
+    tiny = make_archive(tmp_path / "tiny.tar.gz")
+    for call in (
+        ("project", "upload", str(tiny), "--name", "theirs"),
+        ("project", "deploy", "theirs", "--name", "server", "--endpoint", ENDPOINT, "--private"),
+    ):
+        assert ae5_program.run(*call).returncode == 0
+    uri = put_old_store("2.22.1", tmp_path, postgres)
+    Path(site[3]).write_text(
+        f"MLFLOW_BACKEND_STORE_URI={uri}\nMLFLOW_ARTIFACTS_DESTINATION={tmp_path}/artifacts\n"
+    )
+    release = ("release", str(archives[0]), *site, "--replace", "--upgrade")
+    refused = run(ae5_program, *release, code=2)
+    assert "TRACKING_SERVER_BACKUP_FOLDER: is not set" in refused.stderr
+    assert [each.state for each in ae5_cluster.deployments] == ["started"]
+    file = Path(site[1])
+    variables = f"TRACKING_SERVER_BACKUP_FOLDER: {tmp_path}/upgrades"
+    file.write_text(f"{file.read_text()}upgrade:\n  variables:\n    {variables}\n")
+    run(ae5_program, *release)
+    assert list((tmp_path / "upgrades").iterdir())
+    assert new_steps(report(ae5_program, *release)) == []
+
+
 def test_changed_wishes_start_it_anew(
     ae5_program: Program, ae5_cluster: Cluster, archives: tuple[Path, Path], site: list[str]
 ) -> None:
@@ -316,31 +348,27 @@ def test_killed_after_each_step_and_run_again(
     assert len(ae5_cluster.jobs) == 2
 
 
-@pytest.mark.parametrize("how", ["refused", "killed"])
 def test_broken_off_in_the_middle_of_each_change(
-    ae5_program: Program,
-    ae5_cluster: Cluster,
-    archives: tuple[Path, Path],
-    site: list[str],
-    how: str,
+    ae5_program: Program, ae5_cluster: Cluster, archives: tuple[Path, Path], site: list[str]
 ) -> None:
     first, second = (("release", str(path), *site) for path in archives)
     run(ae5_program, *first)
     (old,) = ae5_cluster.deployments
-    for method, path in (
-        ("POST", "/api/v2/projects/upload"),
-        ("DELETE", "/api/v2/jobs/*"),
-        ("DELETE", "/api/v2/deployments/*"),
-        ("DELETE", "/api/v2/projects/*"),
-        ("PATCH", "/api/v2/projects/*"),
-        ("POST", "/api/v2/projects/*/deployments"),
-        ("POST", "/api/v2/deployments/*/token"),
-        ("POST", "/api/v2/credentials/user"),
-        ("PUT", "/api/v2/deployments/*/collaborators"),
-        ("POST", "/api/v2/projects/*/jobs"),
-        ("PUT", f"{ENDPOINT}/api/2.0/mlflow-artifacts/*"),
+    for is_refused, method, path in (
+        (True, "POST", "/api/v2/projects/upload"),
+        (False, "DELETE", "/api/v2/jobs/*"),
+        (False, "DELETE", "/api/v2/deployments/*"),
+        (True, "DELETE", "/api/v2/projects/*"),
+        (False, "DELETE", "/api/v2/projects/*"),
+        (False, "PATCH", "/api/v2/projects/*"),
+        (True, "POST", "/api/v2/projects/*/deployments"),
+        (False, "POST", "/api/v2/projects/*/deployments"),
+        (True, "POST", "/api/v2/deployments/*/token"),
+        (False, "POST", "/api/v2/credentials/user"),
+        (False, "POST", "/api/v2/projects/*/jobs"),
+        (True, "PUT", f"{ENDPOINT}/api/2.0/mlflow-artifacts/*"),
     ):
-        if how == "refused":
+        if is_refused:
             fault = ae5_cluster.faults.answer(500, method, path, times=None)
             told = run(ae5_program, *second, code=None).stderr
             assert told.count("Error: ") == 1

@@ -99,6 +99,9 @@ def test_from_nothing_to_a_token_and_a_new_one(
     assert [item["name"] for item in well] == [
         "deployment", "health", "schema", "project", "secrets", "schedule:mlflow-gc",
     ]  # fmt: skip
+    # What runs elsewhere needs the jobs.
+    elsewhere = report(uploaded, "retire", "--endpoint", "elsewhere", "--dry-run")
+    assert elsewhere["items"] == []
     assert run(uploaded, "retire", "--dry-run").stdout.endswith("Nothing was changed.\n")
     assert "--yes" in run(uploaded, "retire", code=2).stderr
     assert len(ae5_cluster.deployments) == 1
