@@ -358,6 +358,22 @@ def test_upgrade(tmp_path: Path) -> None:
     assert len(_run_page(UPGRADE, tmp_path, {"MLFLOW_BACKEND_STORE_URI": uri})) == 6
 
 
+@pytest.mark.parametrize("script", ["scripts/ae5", "scripts/release"])
+def test_scripts_for_releases_are_the_commands(script: str, tmp_path: Path) -> None:
+    """With an environment that is already there, from any folder."""
+    ended = subprocess.run(
+        [str(REPOSITORY / script), "--help"],
+        env=user_environment(),
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    name = {"scripts/ae5": "ae5", "scripts/release": "ae5 release"}[script]
+    assert ended.stdout.startswith(f"Usage: mlflow-server {name} [OPTIONS]")
+
+
 def test_scripts_serve_serves(tmp_path: Path) -> None:
     """The first of the two commands, with an environment that is already there."""
     port = free_port()

@@ -280,6 +280,43 @@ def test_changed_wishes_start_it_anew(
     ]  # fmt: skip
 
 
+def test_a_backup_is_restored_before_the_first_start(
+    ae5_program: Program,
+    ae5_cluster: Cluster,
+    archives: tuple[Path, Path],
+    site: list[str],
+    tmp_path: Path,
+) -> None:
+    """Database and artifacts are lost; everything else of the site is there still."""
+    release = ["release", str(archives[0]), *site]
+    run(ae5_program, *release)
+    run(ae5_program, "run", "backup", *site[:2])
+    refused = run(ae5_program, *release, "--restore", "latest", code=2)
+    assert "a server runs; a backup is restored before" in refused.stderr
+    run(ae5_program, "retire", "--yes", *site[:2])
+    (tmp_path / "data").rename(tmp_path / "lost")
+    file = Path(site[1])
+    variables = f"TRACKING_SERVER_BACKUPS: {tmp_path}/backups"
+    file.write_text(f"{file.read_text()}restore:\n  variables:\n    {variables}\n")
+    release += ["--restore", "latest"]
+    # Not what is there of it, and not what was said: nothing is started on an empty database.
+    failed = run(ae5_program, *release[:-1], "20200101T000000Z", code=1)
+    assert "20200101T000000Z: was not restored" in failed.stderr
+    assert ae5_cluster.deployments == []
+    assert new_steps(report(ae5_program, *release)) == [
+        "restore", "deploy", "token", "share", "schedule:gc", "schedule:backup", "smoke-test",
+    ]  # fmt: skip
+    # What the smoke tests left: an experiment each, deleted; the first one is the backup's.
+    with contextlib.closing(sqlite3.connect(tmp_path / "data/store.db")) as connection:
+        query = "SELECT count(*) FROM experiments WHERE name LIKE 'smoke test of %'"
+        assert connection.execute(query).fetchone() == (2,)
+    run(ae5_program, "retire", "--yes", *site[:2])
+    # Somebody has restored it already: never over what is there.
+    failed = run(ae5_program, *release, code=1)
+    assert "the same without --restore" in failed.stderr
+    assert "the store is not empty" in failed.stderr
+
+
 def test_what_is_missing_is_told_before_anything_is_done(
     ae5_program: Program, ae5_cluster: Cluster, archives: tuple[Path, Path], site: list[str]
 ) -> None:

@@ -19,7 +19,7 @@ from mlflow_server.ae5.build import Release, make_release, write_release
 from mlflow_server.ae5.contents import PROJECT
 from mlflow_server.ae5.customise import Customisation
 from mlflow_server.ae5.projects import tag_of
-from tests.standins.ae5.cluster import USER, Cluster
+from tests.standins.ae5.cluster import ADMIN, ADMIN_PASSWORD, USER, Cluster
 from tests.standins.ae5.faults import Cut, Fault
 from tests.standins.ae5.plugin import ae5_cluster as ae5_cluster
 from tests.standins.ae5.plugin import ae5_installed as ae5_installed
@@ -217,6 +217,23 @@ def test_nobody_is_signed_in(ae5_program: Program, tmp_path: Path) -> None:
     run(ae5_program, "upload", environment=named)
     named["TRACKING_SERVER_AE5"] = str(tmp_path / "missing")
     assert "is no program" in run(ae5_program, "upload", code=78, environment=named).stderr
+
+
+def test_an_administrator_acts_for_the_account(
+    ae5_program: Program, ae5_cluster: Cluster, tmp_path: Path
+) -> None:
+    impersonating = {
+        "AE5_PASSWORD": "",
+        "AE5_ADMIN_USERNAME": ADMIN,
+        "AE5_ADMIN_PASSWORD": ADMIN_PASSWORD,
+        "AE5_IMPERSONATE": "1",
+    }
+    told = ("secrets", "set", "--values-file", "-")
+    run(ae5_program, *told, typed=f"PGPASSWORD={WORD}\n", environment=impersonating)
+    assert mounted(ae5_cluster) == {"PGPASSWORD": WORD}
+    wrong = {"AE5_ADMIN_PASSWORD": "wrong", "AE5_TOOLS_CONFIG_DIR": str(tmp_path / "new")}
+    refused = run(ae5_program, "secrets", "list", code=77, environment={**impersonating, **wrong})
+    assert "refuses this user or password" in refused.stderr
 
 
 # --- Secrets -------------------------------------------------------------------------------------
