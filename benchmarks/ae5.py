@@ -12,10 +12,10 @@ usage.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -105,14 +105,26 @@ def _values(folder: Path) -> dict[str, str]:
     }
 
 
-class Archive(Scenario[Bench]):
+class Versus(Scenario[Bench]):
+    """The same by hand and by ours."""
+
+    def ways(self, bench: Bench) -> Sequence[Way]:
+        return [(BY_HAND, partial(self.by_hand, bench)), (OURS, partial(self.ours, bench))]
+
+    @abstractmethod
+    def by_hand(self, bench: Bench) -> None:
+        """Measure what one would do without."""
+
+    @abstractmethod
+    def ours(self, bench: Bench) -> None:
+        """Measure ours."""
+
+
+class Archive(Versus):
     """The archive of a release."""
 
     def __init__(self) -> None:
         super().__init__("archive", "ae5", ARCHIVE)
-
-    def ways(self, bench: Bench) -> Sequence[Way]:
-        return [(BY_HAND, partial(self.by_hand, bench)), (OURS, partial(self.ours, bench))]
 
     def by_hand(self, bench: Bench) -> None:
         path = bench.new_folder() / "release.tar.gz"
@@ -131,14 +143,11 @@ class Archive(Scenario[Bench]):
         self.keep(bench, "build", who, finished.seconds, finished)
 
 
-class Release(Scenario[Bench]):
+class Release(Versus):
     """From nothing to a server that answers, and the same again."""
 
     def __init__(self) -> None:
         super().__init__("release", "ae5", RELEASE)
-
-    def ways(self, bench: Bench) -> Sequence[Way]:
-        return [(BY_HAND, partial(self.by_hand, bench)), (OURS, partial(self.ours, bench))]
 
     def by_hand(self, bench: Bench) -> None:
         with bench.site() as (running, program, folder):
@@ -187,9 +196,8 @@ class Release(Scenario[Bench]):
             self.keep(bench, "again", OURS, again.seconds, again)
 
 
-def _ours(told: Sequence[str], environment: dict[str, str] | Program | object) -> Finished:
-    settings = {"PYTHONPATH": str(REPOSITORY)}
-    settings.update(environment if isinstance(environment, dict) else {})
+def _ours(told: Sequence[str], environment: Mapping[str, str]) -> Finished:
+    settings = {"PYTHONPATH": str(REPOSITORY), **environment}
     return run_command((sys.executable, "-m", "mlflow_server", "ae5", *told), settings)
 
 
@@ -245,7 +253,7 @@ def main() -> int:
                     scenario.run(bench)
     except KeyboardInterrupt:
         tell("interrupted; everything is stopped and removed")
-        return os.EX_OK + 130
+        return 130
     return print_results(document, scenarios, bench.recorder, as_json=arguments.json)
 
 

@@ -70,6 +70,7 @@ class Rollout:
             *takeover.steps(),
             *self._restore(),
             deploy,
+            *takeover.rename(),
             self._hand_out(lasting, names),
             *self._share(lasting),
             *self._schedule([job for job in all_jobs if job not in takeover.lost]),

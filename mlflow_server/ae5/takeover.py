@@ -81,9 +81,10 @@ class TakeOver:
         return Step("upload", self._candidate.tag, act)
 
     def steps(self) -> list[Step]:
-        """The others, when another project has its name or its endpoint."""
+        """Those before its start, when another project has its name or its endpoint."""
         found = self.standing.project
-        if not self.going and (found is None or found.name == self._places.name):
+        is_half_way = found is not None and found.name != self._places.name
+        if not self.going and (not is_half_way or self.standing.deployment is not None):
             return []
         steps = []
         if not is_release(self._candidate.tag):
@@ -91,7 +92,21 @@ class TakeOver:
             steps.append(Step("schema", "cannot be asked: it is no release of this project"))
         elif self._options.restores is None:
             steps.append(Step("schema", "whether the database fits", self._check))
-        return [*steps, *self._keep(), self._take_over()]
+        steps += self._keep()
+        return [*steps, self._take_over()] if self.going else steps
+
+    def rename(self) -> list[Step]:
+        """The one after its start: what runs is not kept waiting for it."""
+        found = self.standing.project
+        if not self.going and (found is None or found.name == self._places.name):
+            return []
+
+        def act() -> None:
+            project = self.standing.uploaded
+            if project.name != self._places.name:
+                self.standing.project = rename(self._ae5, project, self._places.name)
+
+        return [Step("rename", f"the project is called {self._places.name}", act)]
 
     def _find_going(self, at_endpoint: Deployment | None) -> list[Project]:
         """Who is in the way: the release that runs, and any other project with the endpoint."""
@@ -181,7 +196,6 @@ class TakeOver:
         told = [f"job {job.name} is deleted" for job in self.lost]
         told += [f"deployment {self._stopping.name} is stopped"] if self._stopping else []
         told += [f"project {project.name} is deleted" for project in self.going]
-        told += [f"the release is called {self._places.name}"]
 
         def act() -> str:
             for job in self.lost:
@@ -190,12 +204,9 @@ class TakeOver:
                 self._server.stop(self._stopping)
             if self._upgrades:
                 self._upgrade()
-            project = self.standing.uploaded
             for each in self.going:
                 remove(self._ae5, each)
-                self._server.memory.follow(each.id, project.id)
-            if project.name != self._places.name:
-                self.standing.project = rename(self._ae5, project, self._places.name)
+                self._server.memory.follow(each.id, self.standing.uploaded.id)
             return ", ".join(told)
 
         return Step("take-over", ", ".join(told), act)

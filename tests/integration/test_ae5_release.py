@@ -131,8 +131,8 @@ def test_another_release_and_back(
 
     planned = report(ae5_program, *second, "--dry-run")
     assert new_steps(planned) == [
-        "upload", "schema", "keep", "take-over", "deploy", "token", "share", "schedule:gc",
-        "schedule:backup", "smoke-test",
+        "upload", "schema", "keep", "take-over", "deploy", "rename", "token", "share",
+        "schedule:gc", "schedule:backup", "smoke-test",
     ]  # fmt: skip
     told = {item["name"]: item["detail"] for item in planned["items"]}
     assert "job mlflow-gc is deleted" in told["take-over"]
@@ -219,7 +219,15 @@ def test_the_project_of_somebody_else_and_an_old_database(
         (runs,) = connection.execute("SELECT count(*) FROM runs").fetchone()
     assert runs > 0
     assert new_steps(report(ae5_program, *release)) == []
-    # Back at theirs, whose commands are not tried.
+    # Back as the runbook has it: the smoke test has written rows since.
+    run(ae5_program, "retire", "--yes", *site[:2])
+    undo = ["run", "upgrade", "--variable", "TRACKING_SERVER_UNDO=true", *site[:2]]
+    told = run(ae5_program, *undo, code=1).stdout
+    assert "rows were written since the upgrade" in told
+    for name in ("TRACKING_SERVER_DISCARD_CHANGES", "TRACKING_SERVER_YES"):
+        undo += ["--variable", f"{name}=true"]
+    run(ae5_program, *undo)
+    # At theirs, whose commands are not tried.
     told = run(ae5_program, "rollback", *site[:2], code=69).stderr
     assert "what answers is no MLflow server" in told
     (theirs,) = ae5_cluster.deployments
@@ -327,9 +335,9 @@ def test_what_is_missing_is_told_before_anything_is_done(
     assert changes(ae5_cluster) == []
 
 
-def steps_of(program: Program, *arguments: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Run a command; gives each step that was done, and how to kill the command there."""
-    with subprocess.Popen(
+def started(program: Program, *arguments: str) -> subprocess.Popen[str]:
+    """A command of ours that has begun; what it says on stderr can be read."""
+    return subprocess.Popen(
         [sys.executable, "-m", "mlflow_server", "ae5", *arguments],
         env=clean_environment(**program.environment),
         cwd=REPOSITORY,
@@ -337,7 +345,12 @@ def steps_of(program: Program, *arguments: str) -> Iterator[tuple[str, Callable[
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
+    )
+
+
+def steps_of(program: Program, *arguments: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Run a command; gives each step that was done, and how to kill the command there."""
+    with started(program, *arguments) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if found := re.match(r"([\w:-]+): done", line):
@@ -375,7 +388,7 @@ def test_killed_after_each_step_and_run_again(
     assert new_steps(report(ae5_program, *first)) == []
     # Who could open the one before can open it since its start.
     assert kill_after_each_step(ae5_program, *second) == [
-        "upload", "schema", "keep", "take-over", "deploy", "token", "schedule:gc",
+        "upload", "schema", "keep", "take-over", "deploy", "rename", "token", "schedule:gc",
         "schedule:backup", "smoke-test",
     ]  # fmt: skip
     back = ("rollback", *site[:2])
@@ -397,10 +410,10 @@ def test_broken_off_in_the_middle_of_each_change(
         (False, "DELETE", "/api/v2/deployments/*"),
         (True, "DELETE", "/api/v2/projects/*"),
         (False, "DELETE", "/api/v2/projects/*"),
-        (False, "PATCH", "/api/v2/projects/*"),
         (True, "POST", "/api/v2/projects/*/deployments"),
         (False, "POST", "/api/v2/projects/*/deployments"),
         (True, "POST", "/api/v2/deployments/*/token"),
+        (False, "PATCH", "/api/v2/projects/*"),
         (False, "POST", "/api/v2/credentials/user"),
         (False, "POST", "/api/v2/projects/*/jobs"),
         (True, "PUT", f"{ENDPOINT}/api/2.0/mlflow-artifacts/*"),
@@ -426,14 +439,7 @@ def test_broken_off_in_the_middle_of_each_change(
 
 def kill_at(program: Program, fault: Fault, *arguments: str) -> None:
     """Run a command, and kill it while the platform does what it was asked."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "mlflow_server", "ae5", *arguments],
-        env=clean_environment(**program.environment),
-        cwd=REPOSITORY,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with started(program, *arguments) as process:
         deadline = time.monotonic() + 120
         while not fault.hits and process.poll() is None:
             assert time.monotonic() < deadline
