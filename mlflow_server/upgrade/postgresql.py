@@ -42,6 +42,10 @@ _PAUSE_S = 2.0
 _ONLINE = "; they would be kept waiting with --online"
 
 
+# As the C library says it.
+_FULL = "No space left on device"
+
+
 def find_pg_dump(server_version: int) -> str | None:
     """The `pg_dump` on PATH when it can dump a server of that major version."""
     program = shutil.which("pg_dump")
@@ -258,13 +262,20 @@ def run_client(command: Sequence[str], uri: StoreUri, program: str) -> None:
     """Run a program of PostgreSQL's on the store; it gets the password by its environment.
 
     Raises:
+        UnavailableError: The disk it writes to is full.
         OpsError: It failed.
     """
+    # Its words are read, whatever language the machine speaks.
+    environment = {**os.environ, **client_environment(uri), "LC_ALL": "C"}
     done = subprocess.run(  # noqa: S603 - found on PATH
-        command, env={**os.environ, **client_environment(uri)}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        command, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
+        if _FULL in done.stderr:
+            raise UnavailableError(
+                f"{uri.shown}: {program} cannot write the backup: the disk is full",
+                hint="another folder: --backup-folder",
+            )
         # Its own words may have a value of a row in them, and where the database is.
         reason = done.stderr.strip().splitlines()[:1]
         log.debug("%s: %s", program, reason)

@@ -605,6 +605,45 @@ def test_a_disk_that_is_too_small(
     assert old.backups == []
 
 
+def test_a_full_disk_below_the_backup(old: Old) -> None:
+    """A disk of its own, whose free space nobody has been told in advance."""
+    before = old.rows()
+    disk = Path(old.environment[FOLDER])
+    disk.mkdir()
+    script = (
+        f'mount -t tmpfs -o size=8k tmpfs {disk} || exit 99; "$@"; code=$?; echo; '
+        f"echo AFTERWARDS; find {disk} -type f; exit $code"
+    )
+    ended = subprocess.run(
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            sys.executable,
+            "-m",
+            "mlflow_server",
+            "upgrade",
+        ],
+        env=clean_environment(**old.environment),
+        cwd=old.place.project,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if ended.returncode == 99:
+        pytest.skip("no disk may be mounted here")
+    assert ended.returncode == 69, (ended.returncode, ended.stdout, ended.stderr)
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("Error: ") == 1
+    assert ended.stdout.partition("AFTERWARDS\n")[2].split() == []
+    assert old.rows() == before
+    old.run()
+    assert old.revision() == head_revision()
+
+
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
