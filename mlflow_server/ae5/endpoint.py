@@ -74,10 +74,12 @@ class Endpoint:
 
     def health(self) -> Health:
         """Ask once whether the server is ready."""
+        import requests
+
         try:
-            answer = self.ask("GET", "/readyz")
-        except Unreachable as err:
-            return Health(False, str(err.message))
+            answer = self._send("GET", "/readyz")
+        except requests.RequestException as err:
+            return Health(False, f"it cannot be reached ({type(err).__name__})")
         if answer.refusal:
             return Health(False, answer.refusal)
         checks = _checks(answer)
@@ -99,9 +101,19 @@ class Endpoint:
             request: For `requests`.
 
         Raises:
-            Unreachable: There is no answer.
-            UnavailableError: The certificate is not trusted.
+            UnavailableError: There is no answer, or the certificate is not trusted.
         """
+        import requests
+
+        try:
+            return self._send(method, path, **request)
+        except requests.RequestException as err:
+            raise UnavailableError(
+                f"{self.url}: cannot be reached ({type(err).__name__})",
+                hint="mlflow-server ae5 status",
+            ) from None
+
+    def _send(self, method: str, path: str, **request: Any) -> Answer:
         import requests
 
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
@@ -119,12 +131,6 @@ class Endpoint:
                 f"{self.url}: its certificate is not trusted",
                 hint="name the platform's: REQUESTS_CA_BUNDLE; or AE5_TLS_VERIFY=false",
             ) from None
-        except requests.RequestException as err:
-            raise Unreachable(f"it cannot be reached ({type(err).__name__})") from None
-
-
-class Unreachable(UnavailableError):
-    """An address that does not answer."""
 
 
 def _checks(answer: Answer) -> dict[str, bool] | None:
