@@ -91,22 +91,20 @@ def find_places(ae5: Ae5, name: str, tag: str | None) -> Places:
     return Places(name, live, tagged(f"{name}{NEXT}"), tagged(f"{name}{BEFORE}"))
 
 
-def bring(ae5: Ae5, places: Places, candidate: Candidate, *, beside: bool) -> Project:
-    """Upload a release.
+def name_for(places: Places) -> str:
+    """What a release that is uploaded now is called."""
+    return places.name if places.live is None else f"{places.name}{NEXT}"
 
-    Args:
-        ae5: The program.
-        places: What is there.
-        candidate: What to upload.
-        beside: Another project has its name or its endpoint still.
+
+def bring(ae5: Ae5, places: Places, candidate: Candidate) -> Project:
+    """Upload a release, beside the one that runs if there is one.
 
     Raises:
         OpsError: It failed; nothing that runs was touched.
     """
-    name = f"{places.name}{NEXT}" if beside else places.name
-    if beside and places.next is not None:
+    if places.live is not None and places.next is not None:
         remove(ae5, places.next)
-    return _send(ae5, candidate, name, COMMAND)
+    return _send(ae5, candidate, name_for(places), COMMAND)
 
 
 def keep(ae5: Ae5, places: Places, project: Project) -> Project:

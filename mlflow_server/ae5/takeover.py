@@ -7,7 +7,14 @@ from typing import Any
 
 from mlflow_server.ae5 import jobs
 from mlflow_server.ae5.deployments import Deployment, claimant
-from mlflow_server.ae5.exchange import Candidate, Places, bring, is_release, keep
+from mlflow_server.ae5.exchange import (
+    Candidate,
+    Places,
+    bring,
+    is_release,
+    keep,
+    name_for,
+)
 from mlflow_server.ae5.jobs import Job
 from mlflow_server.ae5.projects import Project, remove, rename, with_tag
 from mlflow_server.ae5.server import Server
@@ -73,8 +80,7 @@ class TakeOver:
             return Step("upload", f"is there already, as {self.standing.project.name}")
 
         def act() -> str:
-            is_beside = bool(self.going)
-            made = bring(self._ae5, self._places, self._candidate, beside=is_beside)
+            made = bring(self._ae5, self._places, self._candidate)
             self.standing.project = made
             return f"{made.tag}, as {made.name}"
 
@@ -98,18 +104,16 @@ class TakeOver:
     def rename(self) -> list[Step]:
         """The one after its start: what runs is not kept waiting for it."""
         found = self.standing.project
-        if not self.going and (found is None or found.name == self._places.name):
+        if self._places.name == (found.name if found is not None else name_for(self._places)):
             return []
 
         def act() -> None:
-            project = self.standing.uploaded
-            if project.name != self._places.name:
-                self.standing.project = rename(self._ae5, project, self._places.name)
+            self.standing.project = rename(self._ae5, self.standing.uploaded, self._places.name)
 
         return [Step("rename", f"the project is called {self._places.name}", act)]
 
     def _find_going(self, at_endpoint: Deployment | None) -> list[Project]:
-        """Who is in the way: the release that runs, and any other project with the endpoint."""
+        """Who is in the way: another release of that name, any other project with the endpoint."""
         going = []
         live = self._places.live
         if live is not None and live.tag != self._candidate.tag:
@@ -120,8 +124,8 @@ class TakeOver:
             owner = found
         else:
             return going
-        ours = [each.id for each in (live, self._places.next) if each is not None]
-        if owner[0] not in ours:
+        wanted = self._places.has(self._candidate.tag)
+        if owner[0] not in [each.id for each in (live, wanted) if each is not None]:
             going.append(with_tag(self._ae5, Project(*owner, owner="")))
         return going
 

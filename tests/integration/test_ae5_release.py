@@ -171,6 +171,25 @@ def test_another_release_and_back(
     assert ae5_cluster.deployments == [back]
 
 
+def test_back_from_a_release_that_does_not_start(
+    ae5_program: Program, ae5_cluster: Cluster, archives: tuple[Path, Path], site: list[str]
+) -> None:
+    first, second = (("release", str(path), *site) for path in archives)
+    run(ae5_program, *first)
+    ae5_cluster.faults.failing_deployments = 1
+    assert "did not start (failed)" in run(ae5_program, *second, code=1).stderr
+    told = run(ae5_program, "rollback", *site[:2])
+    assert "is in service" in told.stdout
+    (deployment,) = ae5_cluster.deployments
+    assert deployment.project.name == PROJECT
+    assert sorted(names_and_tags(ae5_cluster)) == [PROJECT, f"{PROJECT}-before"]
+    assert len(ae5_cluster.jobs) == 2
+    assert new_steps(report(ae5_program, *first)) == []
+    # And forth again, where it is started now.
+    run(ae5_program, "rollback", *site[:2])
+    assert new_steps(report(ae5_program, *second)) == []
+
+
 def names_and_tags(cluster: Cluster) -> dict[str, str]:
     """Of all projects."""
     return {project.name: project.revisions[-1].name for project in cluster.projects}
