@@ -68,6 +68,10 @@ def examine(
     Returns:
         One item per check, always in the same order, and 0, 3, 69 or 78 for all of them together.
     """
+    # Before the threads: it hides a warning of its own while it is imported, and another thread
+    # that does the same meanwhile would show it.
+    import requests  # noqa: F401
+
     checks: Sequence[tuple[str, Check]] = (
         ("versions", check_versions),
         ("settings", check_settings),
