@@ -140,6 +140,12 @@ def make_schema(connection: "Connection", revision: str | None = None) -> None:
     migrate(connection, revision)
 
 
+def load_migrations() -> None:
+    """Import what `migrate` needs, so that nobody waits for it who waits for its locks."""
+    import mlflow.store.db.trace_analytics_backfill_75868b020152
+    import mlflow.store.db.utils  # noqa: F401
+
+
 def migrate(
     connection: "Connection",
     revision: str | None = None,

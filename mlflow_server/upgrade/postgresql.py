@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, cast
 from mlflow_server.errors import BusyError, OpsError, PermissionDeniedError, UnavailableError
 from mlflow_server.store.engine import connect, create_engine, driver_url
 from mlflow_server.store.revision import UPGRADES_TABLE
+from mlflow_server.store.schema import load_migrations
 from mlflow_server.store.sqlite_file import sync_path
 from mlflow_server.upgrade.archive import keep_archive, restore_archive
 from mlflow_server.upgrade.keeping import BackupFolder, Kept, Record, digest_of, make_record, note
@@ -83,6 +84,7 @@ def upgrade_postgresql(
         PermissionDeniedError: The database is read-only.
         OpsError: It failed; the database is as it was.
     """
+    load_migrations()
     engine = create_engine(uri, application_name=session_name())
     try:
         if not is_online:
