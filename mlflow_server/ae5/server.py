@@ -21,7 +21,7 @@ from mlflow_server.ae5.endpoint import Endpoint
 from mlflow_server.ae5.memory import memory_of
 from mlflow_server.ae5.program import Ae5
 from mlflow_server.ae5.projects import Project, find_projects
-from mlflow_server.ae5.release_file import ReleaseFile
+from mlflow_server.ae5.release_file import JobFile, ReleaseFile
 from mlflow_server.ae5.sharing import missing_readers, readers_at, share
 from mlflow_server.errors import NotFoundError
 
@@ -220,24 +220,34 @@ class Server:
             if job.schedule and job.name in names and job.project_id not in busy
         ]
 
-    def run_job(
-        self, project: Project, command: str, variables: Mapping[str, str] | None = None
-    ) -> jobs.Ended:
-        """Run `upgrade` or `restore` as the site wants it, and wait for its end.
+    def job(self, command: str, variables: Mapping[str, str]) -> jobs.Wanted:
+        """A command that runs once, as the site wants it.
 
         Args:
-            project: Whose command.
             command: Key of `jobs.COMMANDS`.
             variables: Settings that beat those of the site.
 
         Raises:
+            UsageError: One of them is a secret.
+        """
+        parts: dict[str, JobFile] = {"upgrade": self.wanted.upgrade, "restore": self.wanted.restore}
+        for kind, told in self.wanted.schedules.items():
+            parts[kind] = told
+        part = parts.get(command, JobFile())
+        return jobs.Wanted(
+            f"{self.wanted.deployment}-{command}-now", command, "0 0 * * *",
+            {**part.variables, **variables}, part.resource_profile,
+        )  # fmt: skip
+
+    def run_job(
+        self, project: Project, command: str, variables: Mapping[str, str] | None = None
+    ) -> jobs.Ended:
+        """Run a command as a job, and wait for its end; see `job`.
+
+        Raises:
             UnavailableError: It is at work still.
         """
-        part = self.wanted.restore if command == "restore" else self.wanted.upgrade
-        wanted = jobs.Wanted(
-            f"{self.wanted.deployment}-{command}-now", command, "0 0 * * *",
-            {**part.variables, **(variables or {})}, part.resource_profile,
-        )  # fmt: skip
+        wanted = self.job(command, variables or {})
         return jobs.run_now(self.ae5, project.id, wanted, self.wait_s, self.tell)
 
     def hand_out_token(self, deployment: Deployment) -> str:

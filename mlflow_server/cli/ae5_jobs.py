@@ -10,7 +10,6 @@ from mlflow_server.cli.ae5_shared import (
     open_ae5,
     open_server,
     release_options,
-    telling,
     wait_option,
 )
 from mlflow_server.cli.groups import Group
@@ -156,17 +155,11 @@ def run(
     dry_run: bool,
 ) -> None:
     """Run gc, upgrade, backup or doctor as a job now, and wait for its end."""
-    from mlflow_server.ae5.jobs import Wanted, run_now
     from mlflow_server.cli.ae5_report import echo_run, run_report
 
-    told = wanted.upgrade if what == "upgrade" else wanted.schedules.get(what)  # type: ignore[call-overload]
-    variables = {**(told.variables if told else {}), **dict(variable)}
-    profile = told.resource_profile if told else None
-    job = Wanted(f"{wanted.deployment}-{what}-now", what, "0 0 * * *", variables, profile)
     server = open_server(context, wanted, wait_ready)
+    job = server.job(what, dict(variable))
     with stop_on_sigterm():
         project = server.project()
-        ended = None
-        if not dry_run:
-            ended = run_now(server.ae5, project.id, job, wait_ready, telling(context))
+        ended = None if dry_run else server.run_job(project, what, dict(variable))
     finish(context, run_report(context, job, ended), echo_run)

@@ -7,15 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlflow_server.errors import BusyError
 from mlflow_server.store.engine import connect, sqlite_path
 from mlflow_server.store.lock import mysql_mark
 from mlflow_server.uris import StoreUri
-
-if TYPE_CHECKING:
-    pass
 
 _POSTGRESQL = """
 SELECT pid, application_name, usename, coalesce(client_addr::text, 'this host'), state
