@@ -113,6 +113,13 @@ def test_what_no_client_should_send_is_refused_and_noted(
     expect_complaint(shared.cluster, complaint)
 
 
+def test_an_answer_that_ends_the_connection_says_so(shared: Client) -> None:
+    """Or a client that asks again at once meets a connection that is just being closed."""
+    answer = shared.ask("GET", "projects", headers={"Host": "elsewhere"})
+    assert answer.headers["Connection"] == "close"
+    expect_complaint(shared.cluster, "unknown host")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

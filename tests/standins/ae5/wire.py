@@ -185,6 +185,8 @@ class Connection(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in answer.headers:
             self.send_header(name, value)
+        if self.close_connection:  # or the client may be sending its next request already
+            self.send_header("Connection", "close")
         if answer.status != 204:
             self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
