@@ -86,15 +86,17 @@ def _remove_at_once(connection: "Connection", statement: Any, removed: Keys) -> 
     """Before the first page of rows that are all to be removed: remove them."""
     import sqlalchemy
 
-    tables = statement.get_final_froms()
     where = _plain(statement.whereclause)
-    if len(tables) != 1 or not isinstance(tables[0], sqlalchemy.Table):
+    if not _compares(where, _in()):
         return
-    (table,) = tables
+    table = getattr(where.left, "table", None)
+    if not isinstance(table, sqlalchemy.Table) or where.left is not table.c.get("key"):
+        return
     keys = removed.get(table.name)
-    if keys is None or statement._limit is None or not _compares(where, _in()):
+    if keys is None or statement._limit is None:
         return
-    if where.left is table.c.get("key") and set(where.right.value) <= set(keys):
+    # Last, as it takes as long as compiling the statement.
+    if set(where.right.value) <= set(keys) and statement.get_final_froms() == [table]:
         connection.execute(table.delete().where(where))
 
 

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
 from mlflow_server.uris import Dialect, StoreUri
 
 if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
     from sqlalchemy import Connection, Engine
 
 log = logging.getLogger(__name__)
@@ -140,10 +142,23 @@ def make_schema(connection: "Connection", revision: str | None = None) -> None:
     migrate(connection, revision)
 
 
-def load_migrations() -> None:
-    """Import what `migrate` needs, so that nobody waits for it who waits for its locks."""
-    import mlflow.store.db.trace_analytics_backfill_75868b020152
-    import mlflow.store.db.utils  # noqa: F401
+@cache
+def load_migrations() -> "ScriptDirectory":
+    """MLflow's migrations.
+
+    Importing what they need takes more than a second: asked for before, nobody waits for that who
+    waits for the locks of `migrate`.
+
+    Source: MLflow 3.17.2 `store/db/utils.py` `_upgrade_db`.
+    """
+    import mlflow.store.db.trace_analytics_backfill_75868b020152  # noqa: F401
+    import mlflow.store.db.utils as mlflow_db
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(mlflow_db._get_alembic_config(""))
+    # Read when they are first gone through.
+    scripts.get_heads()
+    return scripts
 
 
 def migrate(
@@ -158,16 +173,15 @@ def migrate(
         revision: One of `revision.migration_tree`; None for the newest.
         on_step: Called after each revision, with that.
 
-    Source: MLflow 3.17.2 `store/db/utils.py` `_upgrade_db`, `store/db_migrations/env.py`.
+    Source: MLflow 3.17.2 `store/db_migrations/env.py`.
     """
     import mlflow.store.db.utils as mlflow_db
+    from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
 
-    config = mlflow_db._get_alembic_config("")
-    scripts = ScriptDirectory.from_config(config)
+    scripts = load_migrations()
     environment = EnvironmentContext(
-        config, scripts, fn=lambda at, _: scripts._upgrade_revs(revision or "heads", at)
+        Config(), scripts, fn=lambda at, _: scripts._upgrade_revs(revision or "heads", at)
     )
     with environment:
         environment.configure(
