@@ -25,7 +25,6 @@ from mlflow_server.store.sqlite_file import appearing, create_unsynced_engine
 from mlflow_server.uris import Dialect, StoreUri
 
 if TYPE_CHECKING:
-    from alembic.script import ScriptDirectory
     from sqlalchemy import Connection, Engine
 
 log = logging.getLogger(__name__)
@@ -143,8 +142,8 @@ def make_schema(connection: "Connection", revision: str | None = None) -> None:
 
 
 @cache
-def load_migrations() -> "ScriptDirectory":
-    """MLflow's migrations.
+def load_migrations() -> Any:
+    """MLflow's migrations, as alembic's `ScriptDirectory`.
 
     Importing what they need takes more than a second: asked for before, nobody waits for that who
     waits for the locks of `migrate`.
