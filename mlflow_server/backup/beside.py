@@ -140,7 +140,6 @@ def _status(code: int) -> str:
 
 def main() -> None:
     """Do what the first process tells on standard input, and tell it on standard output."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
     told, telling = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no message
     try:
@@ -164,16 +163,32 @@ def _collect(told: BinaryIO, telling: BinaryIO) -> Outcome:
         for location, is_container in locations:
             artifacts.note_location(location, is_container=is_container)
     threading.Thread(target=_end_with, args=(told.fileno(),), daemon=True).start()
-    told_at = 0.0
+    told_at, stopped = 0.0, False
+
+    def stop(*_: object) -> NoReturn:
+        nonlocal stopped
+        stopped = True
+        sys.exit(ExitCode.TERMINATED)
 
     def tell(done: int, total: int | None) -> None:
         nonlocal told_at
+        if stopped:
+            sys.exit(ExitCode.TERMINATED)
         if (now := time.monotonic()) - told_at > _TELL_EVERY_S:
             told_at = now
             pickle.dump((done, total), telling)
             telling.flush()
 
+    # Not before: until here a signal may end it at once, as nothing was written.
+    signal.signal(signal.SIGTERM, stop)
+    sys.unraisablehook = _forget_the_end
     return artifacts.collect(tell)
+
+
+def _forget_the_end(lost: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of an end that got lost in a finaliser: it comes with the next file."""
+    if not isinstance(lost.exc_value, SystemExit):
+        sys.__unraisablehook__(lost)
 
 
 def _end_with(told: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,29 @@ def test_it_ends_when_it_is_not_needed_any_more(tmp_path: Path, *, is_started: b
         beside.start(task_of(tmp_path), ArtifactUri.of_folder(tmp_path / "shelf"))
     beside.close()
     assert beside._process.returncode is not None
+
+
+def test_a_signal_that_comes_in_a_finaliser_is_not_lost(tmp_path: Path) -> None:
+    """Python ignores what is raised there, and says so on stderr."""
+    program = (
+        "import os, signal\n"
+        "from mlflow_server.backup import artifacts, beside\n"
+        "class Fragile:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "def collect(self, progress):\n"
+        "    Fragile()\n"
+        "    progress(1, None)\n"
+        "    raise AssertionError\n"
+        "artifacts.Artifacts.collect = collect\n"
+        "beside.main()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:  # type: ignore[call-overload]
+        pickle.dump((task_of(tmp_path), ArtifactUri.of_folder(tmp_path / "shelf")), process.stdin)
+        pickle.dump(None, process.stdin)
+        process.stdin.flush()
+        assert (process.wait(30), process.stderr.read()) == (143, b"")
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
