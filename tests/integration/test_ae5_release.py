@@ -6,11 +6,11 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -367,32 +367,25 @@ def started(program: Program, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def steps_of(program: Program, *arguments: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Run a command; gives each step that was done, and how to kill the command there."""
-    with started(program, *arguments) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if found := re.match(r"([\w:-]+): done", line):
-                yield found[1], process.kill
-        process.wait(60)
-
-
 def kill_after_each_step(program: Program, *arguments: str) -> list[str]:
     """Kill a command after its first step, the next one after its, and so on to the end."""
     killed: list[str] = []
     for _ in range(20):
-        was_killed = False
-        for step, kill in steps_of(program, *arguments):
-            if step == "schema" and step in killed:
-                continue  # asks only, each time anew
-            assert step not in killed, f"{step} was done twice"
-            killed.append(step)
-            was_killed = True
-            kill()
-            break
-        if not was_killed:
-            break
-    return killed
+        with started(program, *arguments) as process:
+            assert process.stderr is not None
+            done = (re.match(r"([\w:-]+): done", line) for line in process.stderr)
+            for step in (found[1] for found in done if found):
+                if step == "schema" and step in killed:
+                    continue  # asks only, each time anew
+                assert step not in killed, f"{step} was done twice"
+                killed.append(step)
+                process.kill()
+                break
+        # After its last step it may have ended before it could be killed.
+        if process.returncode == 0:
+            return killed
+        assert process.returncode == -signal.SIGKILL
+    raise AssertionError(f"it does not come to an end: {killed}")
 
 
 def test_killed_after_each_step_and_run_again(
