@@ -19,7 +19,7 @@ from tests.support.stores import make_head_store
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """A folder of this test alone."""
-    return Place.make(tmp_path / "place")
+    return Place.make(tmp_path / "place", as_user=True)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def common_place(tmp_path: Path) -> Iterator[Place]:
         prefix = WITHOUT_POWERS
         if shutil.which(prefix[0]) is None or subprocess.run([*prefix, "true"]).returncode != 0:
             pytest.skip("root cannot give up its powers here, so nothing is forbidden")
-    place = Place.make(tmp_path / "place", prefix)
+    place = Place.make(tmp_path / "place", prefix, as_user=True)
     yield place
     for folder in (place.root, *(path for path in place.root.rglob("*") if path.is_dir())):
         folder.chmod(0o755)

@@ -182,7 +182,7 @@ def equipment(
     tmp_path_factory: pytest.TempPathFactory, database: PasswordServer, s3: S3Server
 ) -> Iterator[Equipment]:
     """Plant the secrets: in the environment, in files, in URIs."""
-    where = Place.make(tmp_path_factory.mktemp("secrets") / "place")
+    where = Place.make(tmp_path_factory.mktemp("secrets") / "place", as_user=True)
     # The S3 server accepts one secret key only; its words occur in no other place either.
     words = {name: new_word() for name in ("store", "registry", "replica", "token", "extra")}
     words |= {"azure": new_word(), "s3": s3.secret_key}

@@ -16,7 +16,6 @@ from tests.standins.gcs_pages import run_gcs_pages
 from tests.standins.intercept import intercepted
 from tests.standins.lake import run_lake
 from tests.support.azure import AzureServer, run_azurite, why_not
-from tests.support.backup_forks import Forks
 from tests.support.backup_place import Depot
 from tests.support.everything_place import Everything, make_everything
 from tests.support.gc_place import Made, Yard, make
@@ -162,14 +161,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
     return make_everything(tmp_path_factory.mktemp("everything"))
 
 
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """What runs commands of backups, each in a process of its own."""
-    with Forks.start() as started:
-        yield started
-
-
 @pytest.fixture
-def depot(on_sqlite: Made, forks: Forks, tmp_path: Path) -> Depot:
+def depot(on_sqlite: Made, tmp_path: Path) -> Depot:
     """A copy of a store on SQLite, to be backed up."""
-    return Depot.make(tmp_path / "depot", on_sqlite, forks)
+    return Depot.make(tmp_path / "depot", on_sqlite)

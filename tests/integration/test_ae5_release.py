@@ -28,6 +28,7 @@ from tests.standins.ae5.plugin import ae5_program as ae5_program
 from tests.standins.ae5.program import Program
 from tests.standins.ae5.tiny import PROJECT as TINY
 from tests.standins.ae5.tiny import make_archive
+from tests.support import forks
 from tests.support.old_store_at import put_old_store
 from tests.support.programs import REPOSITORY, clean_environment
 
@@ -356,7 +357,7 @@ def test_what_is_missing_is_told_before_anything_is_done(
 
 def started(program: Program, *arguments: str) -> subprocess.Popen[str]:
     """A command of ours that has begun; what it says on stderr can be read."""
-    return subprocess.Popen(
+    return forks.Popen(
         [sys.executable, "-m", "mlflow_server", "ae5", *arguments],
         env=clean_environment(**program.environment),
         cwd=REPOSITORY,

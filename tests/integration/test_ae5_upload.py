@@ -25,6 +25,7 @@ from tests.standins.ae5.plugin import ae5_cluster as ae5_cluster
 from tests.standins.ae5.plugin import ae5_installed as ae5_installed
 from tests.standins.ae5.plugin import ae5_program as ae5_program
 from tests.standins.ae5.program import Program
+from tests.support import forks
 from tests.support.programs import REPOSITORY, clean_environment
 from tests.support.terminal import run_on_terminal
 
@@ -43,14 +44,11 @@ def run(
     cwd: Path = REPOSITORY,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of ours to its end; a code of None stands for any but 0."""
-    ended = subprocess.run(
+    ended = forks.run(
         [sys.executable, "-m", "mlflow_server", "ae5", *arguments],
         env=clean_environment(**{**program.environment, **(environment or {})}),
-        input=typed,
-        stdin=subprocess.DEVNULL if typed is None else None,
+        typed=typed,
         cwd=cwd,
-        capture_output=True,
-        text=True,
         timeout=120,
     )
     assert "Traceback" not in ended.stderr

@@ -17,7 +17,8 @@ import psycopg
 import pytest
 
 from tests.conftest import Postgres
-from tests.support.programs import Answer, Server, clean_environment, http, serve
+from tests.support.forks import serve
+from tests.support.programs import Answer, Server, clean_environment, http
 
 API = "/api/2.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"

@@ -24,8 +24,9 @@ from tests.standins.network import silent_listener
 from tests.support.azure import AzureServer
 from tests.support.destinations import KEPT, heavy_imports, use_artifacts
 from tests.support.examinations import examine
+from tests.support.forks import serve
 from tests.support.places import Place
-from tests.support.programs import DESTINATION, free_port, serve
+from tests.support.programs import DESTINATION, free_port
 from tests.support.refusals import refusal
 
 pytestmark = pytest.mark.xdist_group("azure")

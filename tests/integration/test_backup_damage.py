@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from mlflow_server.backup.names import INDEX, MANIFEST, SUMS
-from tests.support.backup_forks import Forks
 from tests.support.backup_place import Depot, files_of
 from tests.support.gc_place import Made
 from tests.support.places import snapshot
@@ -25,11 +24,9 @@ PACK, OLD_PACK = "pack", "pack of the backup before"
 
 
 @pytest.fixture(scope="module")
-def kept(
-    on_sqlite: Made, forks: Forks, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Depot, str]:
+def kept(on_sqlite: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Depot, str]:
     """An incremental backup that needs a pack of the one before it."""
-    depot = Depot.make(tmp_path_factory.mktemp("damage") / "depot", on_sqlite, forks)
+    depot = Depot.make(tmp_path_factory.mktemp("damage") / "depot", on_sqlite)
     depot.create("--label", "first")
     (depot.artifacts / depot.ids["stays"] / depot.ids["active"] / "artifacts/new").write_text("new")
     return depot, depot.create("--label", "second")

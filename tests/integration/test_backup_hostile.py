@@ -17,7 +17,6 @@ import pytest
 
 from mlflow_server.backup.names import INDEX
 from tests.support.backup_forger import Forger
-from tests.support.backup_forks import Forks
 from tests.support.backup_place import Depot, files_of
 from tests.support.gc_place import Made
 from tests.support.programs import DESTINATION, STORE
@@ -27,8 +26,8 @@ RUNS = "tables/backend/runs.jsonl.gz"
 
 
 @pytest.fixture(scope="module")
-def made_up(on_sqlite: Made, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Depot:
-    depot = Depot.make(tmp_path_factory.mktemp("hostile") / "depot", on_sqlite, forks)
+def made_up(on_sqlite: Made, tmp_path_factory: pytest.TempPathFactory) -> Depot:
+    depot = Depot.make(tmp_path_factory.mktemp("hostile") / "depot", on_sqlite)
     depot.create()
     return depot
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Postgres
-from tests.support.backup_forks import Ended
 from tests.support.backup_place import Depot, files_of, is_sqlite_sound, rows_of
 from tests.support.programs import DESTINATION, STORE
+from tests.support.stepped import Ended
 
 SEED = int(os.environ.get("TRACKING_SERVER_TEST_SEED", random.SystemRandom().randrange(2**32)))
 MARK = ".mlflow-server-filling.json"

@@ -20,8 +20,9 @@ from tests.support.everything_place import (
     command,
     empty_store,
 )
+from tests.support.forks import serve
 from tests.support.places import Place
-from tests.support.programs import clean_environment, serve
+from tests.support.programs import clean_environment
 
 pytestmark = pytest.mark.xdist_group("backup-load")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from tests.support.forks import serve
 from tests.support.gc_place import (
     EXPERIMENTS,
     GONE_MODELS,
@@ -28,7 +29,7 @@ from tests.support.gc_place import (
 )
 from tests.support.mariadb import MARIADB
 from tests.support.places import snapshot
-from tests.support.programs import DESTINATION, clean_environment, http, serve
+from tests.support.programs import DESTINATION, clean_environment, http
 from tests.support.s3 import S3Server
 from tests.support.stores import OLD_STORE, open_store
 
@@ -83,7 +84,14 @@ def test_nothing_to_do_is_found_out_without_mlflow(yard: Yard) -> None:
         "try:\n main(['gc', '--older-than', '3650d'])\n"
         "finally:\n print('mlflow' in sys.modules)"
     )
-    done = yard.run_program(program)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=clean_environment(**yard.environment),
+        cwd=yard.place.project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "False"), done.stderr
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from mlflow_server.store.lock import exclusive
 from mlflow_server.uris import parse_store_uri
+from tests.support import forks
 from tests.support.gc_large_store import large_store
 from tests.support.gc_oracle import Request, judge
 from tests.support.gc_place import KILLED
@@ -141,13 +142,10 @@ def test_interrupted_at_work_it_says_so_and_leaves_the_rest(
     large: Collected, number: signal.Signals
 ) -> None:
     large.build()
-    ended = subprocess.run(
+    ended = forks.run(
         [sys.executable, "-c", KILLED, *AT_WORK, str(int(number))],
         env=clean_environment(**large.yard.environment),
         cwd=large.yard.root,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
         timeout=DEADLINE_S,
     )
     assert ended.returncode == 128 + number, ended.stderr
@@ -216,7 +214,7 @@ def _seeded() -> random.Random:
 
 
 def _start(yard: Yard, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return forks.Popen(
         [sys.executable, "-m", "mlflow_server", "gc", "--json", *options],
         env=clean_environment(**yard.environment),
         cwd=yard.root,

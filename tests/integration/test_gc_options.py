@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Postgres
+from tests.support.forks import serve
 from tests.support.gc_place import EXPERIMENTS, GONE_RUNS, MODELS, RUNS, Yard
 from tests.support.mariadb import MARIADB
 from tests.support.places import Place, snapshot
@@ -26,7 +27,6 @@ from tests.support.programs import (
     Server,
     clean_environment,
     http,
-    serve,
 )
 from tests.support.terminal import run_on_terminal
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 
-from tests.support.gc_forks import Forks
+from tests.support import forks
 from tests.support.gc_oracle import KINDS, Request, Verdict, judge, needed_files
 from tests.support.gc_random_store import (
     DESTINATION,
@@ -31,6 +32,7 @@ from tests.support.gc_random_store import (
 from tests.support.gc_strategies import requests, stores
 from tests.support.gc_yard import Files, Yard, differences
 from tests.support.mariadb import MARIADB
+from tests.support.programs import clean_environment
 
 EXAMPLES = int(os.environ.get("TRACKING_SERVER_TEST_EXAMPLES", "120"))
 # Shrinking takes a multiple of the examples, up to five minutes of its own.
@@ -44,13 +46,7 @@ def yard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Yard.make(tmp_path_factory.mktemp("gc-random"), server)
 
 
-@pytest.fixture(scope="module")
-def forks(yard: Yard) -> Iterator[Forks]:
-    with Forks.start(yard.environment, "gc", "--dry-run") as started:
-        yield started
-
-
-def test_exactly_what_should_go_is_gone(yard: Yard, forks: Forks) -> None:
+def test_exactly_what_should_go_is_gone(yard: Yard) -> None:
     @settings(
         # MariaDB takes three times as long for each.
         max_examples=EXAMPLES // 8 if yard.uri.startswith("mysql") else EXAMPLES,
@@ -65,7 +61,7 @@ def test_exactly_what_should_go_is_gone(yard: Yard, forks: Forks) -> None:
         request = data.draw(requests(store), label="request")
         for kind in KINDS:
             event(f"{kind} goes: {bool(judge(store, request).gone[kind])}")
-        _check(yard, forks, store, request)
+        _check(yard, store, request)
 
     check()
 
@@ -107,33 +103,31 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("store", BY_HAND.values(), ids=BY_HAND.keys())
-def test_stores_written_by_hand(yard: Yard, forks: Forks, store: Store) -> None:
-    _check(yard, forks, store, Request())
+def test_stores_written_by_hand(yard: Yard, store: Store) -> None:
+    _check(yard, store, Request())
 
 
 @pytest.mark.parametrize("where", ["", "/in", "/../in"], ids=["the same", "in it", "beside it"])
-def test_what_goes_takes_nobody_along_that_lies_in_its_folder(
-    yard: Yard, forks: Forks, where: str
-) -> None:
+def test_what_goes_takes_nobody_along_that_lies_in_its_folder(yard: Yard, where: str) -> None:
     """Whether the run stays or its files are a failed item: those of the other are not touched."""
     place = f"mlflow-artifacts:/1/{RUN_ID}/in" if where == "/../in" else LOCATION + where
     address = f"{place}/{OTHER_ID}/artifacts" if where else LOCATION
     other = Run(OTHER_ID, 2, address, files=("b.txt",))
     yard.build(Store((PLAIN, Experiment(2, place)), (RUN, other)))
-    forks.run("gc")
+    _run(yard, "gc")
     assert (OTHER_ID,) in yard.tables()["runs"]
     assert f"{place_of(address)}/b.txt" in yard.files()
 
 
-def _check(yard: Yard, forks: Forks, store: Store, request: Request) -> None:
+def _check(yard: Yard, store: Store, request: Request) -> None:
     """Collect, and compare everything with what the oracle says."""
     verdict = judge(store, request)
     yard.build(store)
     tables, files = yard.tables(), yard.files()
 
-    planned = _gc(forks, "--dry-run", *request.options())
+    planned = _gc(yard, "--dry-run", *request.options())
     assert (yard.tables(), yard.files()) == (tables, files), "a dry run changed something"
-    report = _gc(forks, *request.options())
+    report = _gc(yard, *request.options())
 
     left = yard.files()
     if not request.include_referenced:
@@ -147,13 +141,22 @@ def _check(yard: Yard, forks: Forks, store: Store, request: Request) -> None:
     assert report["freed"]["files"] == len(gone)
     assert yard.journal() == 0
     if not request.named:
-        again = _gc(forks, *request.options())
+        again = _gc(yard, *request.options())
         assert (again["purged"], again["freed"]["files"]) == ({}, 0)
         assert yard.files() == left
 
 
-def _gc(forks: Forks, *options: str) -> Any:
-    ended = forks.run("gc", "--json", *options)
+def _run(yard: Yard, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return forks.run(
+        [sys.executable, "-m", "mlflow_server", *arguments],
+        env=clean_environment(**yard.environment),
+        cwd=yard.root,
+        timeout=60,
+    )
+
+
+def _gc(yard: Yard, *options: str) -> Any:
+    ended = _run(yard, "gc", "--json", *options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return json.loads(ended.stdout)
 

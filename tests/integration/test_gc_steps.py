@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy
 
+from tests.support.forks import serve
 from tests.support.gc_place import EXPERIMENTS, GONE_RUNS, KILLED, RUNS, Yard
 from tests.support.mariadb import MARIADB
-from tests.support.programs import http, serve
+from tests.support.programs import http
 from tests.support.stores import open_store
 
 API = "/api/2.0/mlflow"

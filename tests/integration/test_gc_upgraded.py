@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DATA
+from tests.support.forks import serve
 from tests.support.gc_place import Yard
 from tests.support.places import Place
-from tests.support.programs import clean_environment, http, serve
+from tests.support.programs import clean_environment, http
 
 VERSIONS = ("2.3.2", "2.9.2", "2.22.1", "3.1.4")
 API = "/api/2.0/mlflow"

@@ -21,9 +21,10 @@ from tests.standins.intercept import intercepted
 from tests.standins.network import http_listener, silent_listener
 from tests.support.destinations import KEPT, heavy_imports, use_artifacts
 from tests.support.examinations import examine
+from tests.support.forks import serve
 from tests.support.gcs import GcsServer
 from tests.support.places import Place
-from tests.support.programs import DESTINATION, STORE, free_port, serve
+from tests.support.programs import DESTINATION, STORE, free_port
 from tests.support.refusals import refusal
 
 pytestmark = pytest.mark.xdist_group("gcs")

@@ -13,8 +13,9 @@ from mlflow_server.store import lock
 from mlflow_server.store.revision import SchemaState, read_store_status
 from mlflow_server.store.schema import initialise
 from mlflow_server.uris import parse_store_uri
+from tests.support.forks import serve
 from tests.support.mariadb import MariaDb
-from tests.support.programs import clean_environment, http, run_cli, serve
+from tests.support.programs import clean_environment, http, run_cli
 
 pytestmark = pytest.mark.xdist_group("mariadb")
 

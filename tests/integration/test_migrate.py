@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import forks
 from tests.support.api_dump import Dumper
 from tests.support.direct import Direct, files_of, locations, make_direct
 from tests.support.everything_place import (
@@ -180,11 +180,10 @@ def test_the_same_command_goes_on_after_a_kill(
     target = empty_store(kind, request, tmp_path)
     line = ("migrate", f"--to-backend-store-uri={target.uri}")
     line = (*line, f"--to-artifacts-destination={target.destination}")
-    killed = subprocess.run(
+    killed = forks.run(
         [sys.executable, "-c", KILLED, module, function, str(when), *line],
         env=clean_environment(**direct.copy.environment),
         cwd=direct.place.project,
-        capture_output=True,
         timeout=120,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -18,7 +18,8 @@ from mlflow_server.artifacts.removal.freed import Found, Freed
 from mlflow_server.artifacts.removal.removers import Removers
 from mlflow_server.errors import ExitCode, OpsError
 from tests.standins.forwarder import Reply, Request, forwarder
-from tests.support.programs import DESTINATION, STORE, serve
+from tests.support.forks import serve
+from tests.support.programs import DESTINATION, STORE
 from tests.support.shelves import Shelf, server_shelf
 
 RUN = "0123456789abcdef" * 2

@@ -14,7 +14,8 @@ from mlflow_server.errors import ExitCode, OpsError
 from mlflow_server.uris import parse_artifacts_destination
 from tests.standins.forwarder import Forwarder, Reply, forwarder
 from tests.standins.intercept import intercepted
-from tests.support.programs import DESTINATION, STORE, free_port, http, serve
+from tests.support.forks import serve
+from tests.support.programs import DESTINATION, STORE, free_port, http
 
 pytestmark = pytest.mark.xdist_group("removal")
 RUN = "0123456789abcdef" * 2

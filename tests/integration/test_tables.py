@@ -39,7 +39,7 @@ from mlflow_server.store.snapshot import snapshot
 from mlflow_server.store.tables import Checksum, Column, Kind, Table
 from mlflow_server.uris import parse_store_uri
 from tests.conftest import DATA, Postgres
-from tests.support import places
+from tests.support import forks, places
 from tests.support.full_store import AWKWARD, ROWS, fill
 from tests.support.mariadb import MARIADB, MariaDb
 from tests.support.movers import move, sums
@@ -258,7 +258,7 @@ def writing(uri: str) -> Iterator[Callable[[], None]]:
         Waits until some more have been written.
     """
     change(uri, *(f"CREATE TABLE jobs_locks_{name} (number INTEGER)" for name in "ab"))
-    with subprocess.Popen(
+    with forks.Popen(
         [sys.executable, "-c", WRITER],
         env=clean_environment(STORE=uri.replace("postgresql:", "postgresql+psycopg2:")),
         stdout=subprocess.PIPE,
@@ -411,7 +411,7 @@ def test_a_kill_leaves_the_target_as_it_was_and_the_next_call_succeeds(
     if was == "full":
         move(f"sqlite:///{head_store}", target)
     before = read_store_status(parse_store_uri(target))
-    with subprocess.Popen(
+    with forks.Popen(
         [sys.executable, "-c", HALF],
         env=clean_environment(SOURCE=full_store, TARGET=target),
         stdin=subprocess.PIPE,

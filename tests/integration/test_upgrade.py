@@ -34,6 +34,7 @@ from mlflow_server.upgrade.survey import auth_pending
 from mlflow_server.uris import parse_store_uri
 from tests.conftest import Postgres
 from tests.integration.test_restore_auth import FIRST, configured, make_auth
+from tests.support import forks
 from tests.support.api_dump import Dumper
 from tests.support.everything_place import Copy, assert_goes_on, serving
 from tests.support.mariadb import MARIADB, MariaDb
@@ -354,7 +355,7 @@ def test_killed_at_any_moment(kind: str, make_old: Callable[[str, str], Old]) ->
     began = time.monotonic()
     environment = clean_environment(**old.environment)
     for part in [0.3, *(moments.uniform(0.4, 1.0) for _ in range(5))]:
-        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        with forks.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
             try:
                 process.wait(part * (4.0 if part > 0.3 else 2.0))
             except subprocess.TimeoutExpired:
@@ -401,7 +402,7 @@ def _kill_when(old: Old, table: str, after_s: float) -> None:
     """Begin an upgrade, and kill it so long after a table is there."""
     command = [sys.executable, "-m", "mlflow_server", "upgrade"]
     with (
-        subprocess.Popen(command, env=clean_environment(**old.environment)) as process,
+        forks.Popen(command, env=clean_environment(**old.environment)) as process,
         closing_engine(old.uri) as engine,
     ):
         deadline = time.monotonic() + 60
@@ -468,8 +469,8 @@ def test_two_at_once(old: Old) -> None:
     command = [sys.executable, "-m", "mlflow_server", "upgrade"]
     environment = clean_environment(**old.environment)
     with (
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as first,
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as second,
+        forks.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as first,
+        forks.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as second,
     ):
         told = [process.communicate(timeout=120)[1] for process in (first, second)]
     codes = sorted([first.returncode, second.returncode])
@@ -483,8 +484,8 @@ def test_one_waits_for_another_when_told_to(old: Old) -> None:
     command = [sys.executable, "-m", "mlflow_server", "upgrade", "--wait", "100"]
     environment = clean_environment(**old.environment)
     with (
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as first,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as second,
+        forks.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as first,
+        forks.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as second,
     ):
         told = [process.communicate(timeout=120)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)

@@ -23,6 +23,7 @@ from mlflow_server.uris import parse_store_uri
 from tests.conftest import Postgres
 from tests.integration.test_upgrade import FOLDER, Old, closing_engine
 from tests.integration.test_upgrade import programs as programs
+from tests.support import forks
 from tests.support.places import Place
 from tests.support.programs import STORE, clean_environment
 
@@ -199,7 +200,7 @@ def test_columns_are_filled_and_nothing_else_is_changed(
 def test_killed_half_way_and_done_again(
     old: Old, prepared: dict[str, list[str]], upgraded: dict[str, list[str]], moment: int
 ) -> None:
-    with subprocess.Popen(
+    with forks.Popen(
         [sys.executable, "-c", PROGRAM],
         env=clean_environment(**old.environment),
         stdin=subprocess.PIPE,

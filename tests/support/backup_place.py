@@ -17,10 +17,10 @@ from mlflow_server.artifacts.files import open_files
 from mlflow_server.backup.shelf import Shelf
 from mlflow_server.backup.verify import Verification, Verified
 from mlflow_server.uris import parse_artifacts_destination
-from tests.support.backup_forks import Ended, Forks
 from tests.support.gc_place import Made
 from tests.support.places import Place
 from tests.support.programs import DESTINATION, STORE
+from tests.support.stepped import Ended, run_stepped
 from tests.support.stores import open_store
 
 BACKUPS = "TRACKING_SERVER_BACKUPS"
@@ -32,25 +32,23 @@ class Depot:
 
     Args:
         place: Folders of it alone.
-        forks: What runs commands.
         backups: Where backups are: a folder or a URI.
         extra: Further settings.
         ids: Of what is in the store, by name.
     """
 
     place: Place
-    forks: Forks
     backups: str
     extra: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, root: Path, made: Made, forks: Forks) -> Depot:
+    def make(cls, root: Path, made: Made) -> Depot:
         """With a copy of a store, and no backup yet."""
         place = Place.make(root)
         shutil.copy(made.uri.removeprefix("sqlite:///"), place.store)
         shutil.copytree(made.artifacts, place.project / "artifacts")
-        depot = cls(place, forks, str(root / "backups"), ids=made.ids)
+        depot = cls(place, str(root / "backups"), ids=made.ids)
         # Nothing that is somewhere else: everything of it can be read.
         depot.query("DELETE FROM model_versions WHERE storage_location LIKE 's3:%'")
         return depot
@@ -86,8 +84,8 @@ class Depot:
     def run(
         self, *arguments: str, environment: Mapping[str, str] | None = None, **how: Any
     ) -> Ended:
-        """Run one command; see `Forks.run`."""
-        ended = self.forks.run(
+        """Run one command; see `run_stepped`."""
+        ended = run_stepped(
             *arguments,
             cwd=self.place.project,
             environment={**self.environment, **(environment or {})},

@@ -6,7 +6,6 @@ import base64
 import difflib
 import json
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,9 +17,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Postgres
+from tests.support import forks
+from tests.support.forks import serve
 from tests.support.mariadb import MariaDb
 from tests.support.places import Place
-from tests.support.programs import DESTINATION, STORE, Server, clean_environment, http, serve
+from tests.support.programs import DESTINATION, STORE, Server, clean_environment, http
 
 SUPPORT = Path(__file__).parent
 # Of servers: with it they read the secrets that another one wrote.
@@ -116,12 +117,10 @@ def run_program(name: str, *arguments: str, **environment: str) -> str:
     In a folder of its own: MLflow leaves a database where it has been told of none.
     """
     with tempfile.TemporaryDirectory() as folder:
-        ended = subprocess.run(
-            [sys.executable, "-W", "ignore", str(SUPPORT / name), *arguments],
+        ended = forks.run(
+            [sys.executable, str(SUPPORT / name), *arguments],
             env=clean_environment(MLFLOW_DISABLE_TELEMETRY="true", **environment),
             cwd=folder,
-            capture_output=True,
-            text=True,
             timeout=120,
         )
     assert ended.returncode == 0, ended.stderr[-4000:]

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy
 
+from tests.support import forks
 from tests.support.places import Place
 from tests.support.programs import DESTINATION, REPOSITORY, STORE, clean_environment
 from tests.support.stores import open_store
@@ -71,12 +72,10 @@ class Yard:
 
     def run_program(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a Python program that runs the command, with something in its way."""
-        return subprocess.run(
+        return forks.run(
             [sys.executable, "-c", program, *arguments],
             env=clean_environment(**self.environment),
             cwd=self.place.project,
-            capture_output=True,
-            text=True,
             timeout=60,
         )
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.programs import clean_environment, run_cli
+from tests.support import forks
+from tests.support.programs import clean_environment
 
 # In front of a command line: root stays the owner of its files, but what their mode forbids is
 # forbidden. Another user could not even enter the folders that Python is installed in.
@@ -43,15 +44,17 @@ class Place:
     Args:
         root: Holds everything below.
         prefix: In front of every command line.
+        as_user: Start the interpreter for every command, as people do; else see `forks`.
     """
 
     root: Path
     prefix: tuple[str, ...] = ()
+    as_user: bool = False
 
     @classmethod
-    def make(cls, root: Path, prefix: tuple[str, ...] = ()) -> Place:
+    def make(cls, root: Path, prefix: tuple[str, ...] = (), *, as_user: bool = False) -> Place:
         """Create the folders."""
-        place = cls(root, prefix)
+        place = cls(root, prefix, as_user)
         for folder in (place.project, place.root / "home", place.root / "tmp"):
             folder.mkdir(parents=True)
         return place
@@ -78,12 +81,14 @@ class Place:
             "TRACKING_SERVER_SECRETS_DIR": str(self.root / "no-secrets"),
             **environment,
         }
-        if not self.prefix:
-            return run_cli(*arguments, cwd=self.project, environment=whole, timeout=timeout)
+        command = [sys.executable, "-m", "mlflow_server", *arguments]
+        environment = clean_environment(**whole)
+        if not self.prefix and not self.as_user:
+            return forks.run(command, cwd=self.project, env=environment, timeout=timeout)
         return subprocess.run(
-            [*self.prefix, sys.executable, "-m", "mlflow_server", *arguments],
+            [*self.prefix, *command],
             cwd=self.project,
-            env=clean_environment(**whole),
+            env=environment,
             capture_output=True,
             text=True,
             timeout=timeout,

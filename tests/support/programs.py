@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -178,6 +178,7 @@ def serve(
     environment: Mapping[str, str] | None = None,
     wait: bool = True,
     port: int | None = None,
+    start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen,
 ) -> Iterator[Server]:
     """Run `serve` in `folder` (made when missing) on a free port with two workers.
 
@@ -187,7 +188,7 @@ def serve(
     port = port or free_port()
     whole = clean_environment(**{"MLFLOW_WORKERS": "2", **(environment or {})})
     with (folder / "stdout.log").open("wb") as out, (folder / "stderr.log").open("wb") as err:
-        process = subprocess.Popen(
+        process = start(
             [sys.executable, "-m", "mlflow_server", "serve", "--port", str(port), *arguments],
             cwd=folder,
             env=whole,

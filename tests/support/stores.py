@@ -13,6 +13,7 @@ from pathlib import Path
 import sqlalchemy
 
 from tests.conftest import DATA
+from tests.support import forks
 from tests.support.programs import clean_environment
 
 # On MySQL too, double quotes name columns, and experiment 0 gets its number.
@@ -27,11 +28,10 @@ def make_head_store(uri: str) -> None:
         "from mlflow_server.uris import parse_store_uri; "
         "assert initialise(parse_store_uri(os.environ['STORE']))"
     )
-    subprocess.run(
+    forks.run(
         [sys.executable, "-c", program],
         env=clean_environment(STORE=uri, MLFLOW_DISABLE_TELEMETRY="true"),
         check=True,
-        capture_output=True,
         timeout=120,
     )
 

@@ -1,6 +1,6 @@
 """Imported by the second process of `backup create` at its start: tells what it does to the disk.
 
-In a folder of its own, so that no other Python imports it; see `backup_forks`.
+In a folder of its own, so that no other Python imports it; see `stepped`.
 """
 
 import itertools
