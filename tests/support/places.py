@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import forks
-from tests.support.programs import clean_environment
+from tests.support.programs import clean_environment, run_cli
 
 # In front of a command line: root stays the owner of its files, but what their mode forbids is
 # forbidden. Another user could not even enter the folders that Python is installed in.
@@ -81,16 +81,17 @@ class Place:
             "TRACKING_SERVER_SECRETS_DIR": str(self.root / "no-secrets"),
             **environment,
         }
-        command = [sys.executable, "-m", "mlflow_server", *arguments]
-        environment = clean_environment(**whole)
-        if not self.prefix and not self.as_user:
-            return forks.run(command, cwd=self.project, env=environment, timeout=timeout)
-        return subprocess.run(
-            [*self.prefix, *command],
+        if self.prefix or self.as_user:
+            return run_cli(
+                *arguments,
+                cwd=self.project,
+                environment=whole,
+                timeout=timeout,
+                prefix=self.prefix,
+            )
+        return forks.run(
+            [sys.executable, "-m", "mlflow_server", *arguments],
             cwd=self.project,
-            env=environment,
-            capture_output=True,
-            text=True,
+            env=clean_environment(**whole),
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
         )

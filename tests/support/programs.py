@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,10 +55,11 @@ def run_cli(
     cwd: Path,
     environment: Mapping[str, str] | None = None,
     timeout: float = 60,
+    prefix: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end, as a user would."""
+    """Run one command to its end, as a user would, with something in front of the command line."""
     return subprocess.run(
-        [sys.executable, "-m", "mlflow_server", *arguments],
+        [*prefix, sys.executable, "-m", "mlflow_server", *arguments],
         cwd=cwd,
         env=clean_environment(**(environment or {})),
         capture_output=True,
